@@ -1,0 +1,76 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * simd/kernels.h - distance kernels: one query against n rows
+ *
+ * One const table of functions per instruction set (kernels_scalar.c, kernels_avx2.c,
+ * kernels_avx512.c, kernels_neon.c), each compiled with its own flags and nothing else with
+ * them; dispatch.c chooses a table once, when a database is opened. An indirect call is paid
+ * per block of rows, never per row.
+ *
+ * WHAT A KERNEL COMPUTES, for each row x of a block
+ *     DOT      <q, x>
+ *     L2       |q - x|^2            (squared: the caller takes the root of what it keeps)
+ *     COSINE   <q, x> / |x|         (the caller divides by |q|, once); 0 for x = 0
+ *     HAMMING  number of bits that differ
+ *
+ * THE ERROR BOUND every kernel keeps, and tests/test_kernels.c checks against double precision:
+ *     |out - exact| <= vdb_kernel_error(d) * S + d * 2^-126
+ * with S = |q||x| for DOT, the exact value for L2, |q| for COSINE. It follows from the rule that
+ * a sum of d terms runs in at least eight independent chains, so that no addend passes through
+ * more than d/8 + 16 roundings of relative size 2^-24 (Higham, Accuracy and Stability, 3.1).
+ * HAMMING is exact. Overflow gives an infinity or NaN, as IEEE arithmetic does.
+ *
+ * Integer rows (i8, u8) against a query of their own type are summed exactly in integers; the
+ * result is rounded to float once.
+ *
+ * Rows begin at any address and follow each other at `stride` bytes; nothing outside of a row's
+ * own bytes is read. Thread rule: tables are constant, kernels have no state.
+ */
+#ifndef VDB_SIMD_KERNELS_H
+#define VDB_SIMD_KERNELS_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "vecdb.h"
+
+enum vdb_op { VDB_OP_DOT = 0, VDB_OP_L2 = 1, VDB_OP_COSINE = 2, VDB_N_OPS = 3 };
+
+/* out[i] = score of row i, for i < n_rows. What type `query` has, the table's member says. */
+typedef void (*vdb_score_fn)(const void *query, const void *rows, size_t stride, size_t n_rows, uint32_t dimension,
+                             float *out);
+
+/* Four f32 queries against n f32 rows: out[j * out_stride + i] = score of query j and row i. For
+ * batches, where rows stay in the first-level cache and arithmetic is the limit. */
+#define VDB_TILE_QUERIES 4
+typedef void (*vdb_tile_fn)(const float *const queries[VDB_TILE_QUERIES], const float *rows, size_t stride,
+                            size_t n_rows, uint32_t dimension, float *out, size_t out_stride);
+
+struct vdb_kernels {
+    const char *name; /* "scalar", "avx2", "avx512", "avx512-vnni-bf16", "neon", "neon-dotprod", ... */
+    /* [op][type], type one of VECDB_F32 .. VECDB_U8: an f32 query against rows of that type. None is NULL. */
+    vdb_score_fn float_query[VDB_N_OPS][VECDB_U8 + 1];
+    /* A query of the rows' own type (i8, u8, bf16, f16), where that is faster; else NULL. */
+    vdb_score_fn same_type[VDB_N_OPS][VECDB_U8 + 1];
+    vdb_score_fn hamming; /* bits against bits; `dimension` counts bits, unused bits are zero */
+    vdb_tile_fn tile_dot;
+    vdb_tile_fn tile_l2;
+    /* n values of a type as floats, exactly. [type], f32 included. */
+    void (*widen[VECDB_U8 + 1])(const void *values, size_t n, float *out);
+};
+
+/* The factor in the error bound above. */
+static inline double vdb_kernel_error(uint32_t dimension)
+{
+    return ((double)dimension / 8 + 16) * 0x1p-23; /* twice the bound: S itself is computed in floats */
+}
+
+/* The best table this machine can run, not above `cap` (a table's name; NULL: no cap, then the
+ * environment variable VECDB_SIMD counts, with the same names). An unknown or unavailable name
+ * gives the best available one below it in the list, at worst scalar. Never NULL. Any thread. */
+const struct vdb_kernels *vdb_kernels_choose(const char *cap);
+
+/* All tables this machine can run, best first, scalar last; returns how many. For tests, benches. */
+size_t vdb_kernels_available(const struct vdb_kernels *tables[], size_t limit);
+
+#endif

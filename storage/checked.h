@@ -1,0 +1,60 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * storage/checked.h - a shim over SQLite's own VFS that notices damaged bytes
+ *
+ * SQLite does not notice a flipped bit in its files (CATALOG.md, section 2). The shim does:
+ *   main file   the last 8 bytes of every 4096-byte page are XXH3-64 of the rest, seeded with the
+ *               page's number; stamped when a page is written, on a copy; verified when read.
+ *   WAL         SQLite's own frame sums are verified on every page read from it, up to the
+ *               committed end.
+ *   mark        a checkpoint that starts is noted in `state`, and its end, both synced.
+ * It also is where faults are injected (struct vdb_io_hook) and where bytes of catalog I/O are
+ * counted.
+ *
+ * One sqlite3_vfs is registered per open database, under a name of its own, and carries the
+ * database's context; it is unregistered after the last connection is closed.
+ *
+ * SQLite is built upon `base`: its unix VFS for a directory, or a memory VFS (checked_memory.c) for
+ * ":memory:", which implements shared memory and locks within the process.
+ */
+#ifndef VDB_STORAGE_CHECKED_H
+#define VDB_STORAGE_CHECKED_H
+
+#include <sqlite3.h>
+
+#include "base/memory.h"
+#include "state.h"
+#include "vecdb.h"
+
+#define VDB_CATALOG_PAGE_BYTES 4096
+#define VDB_CATALOG_RESERVE_BYTES 8
+
+struct vdb_checked;
+
+struct vdb_checked_options {
+    struct vdb_memory *memory;
+    struct vdb_state *state;
+    sqlite3_vfs *base;              /* NULL: SQLite's default */
+    const struct vdb_io_hook *hook; /* NULL, or faults for tests */
+};
+
+int vdb_checked_new(const struct vdb_checked_options *options, struct vdb_checked **checked, vecdb_error *err);
+void vdb_checked_free(struct vdb_checked *checked); /* all connections are closed */
+
+/* The name to give to sqlite3_open_v2. */
+const char *vdb_checked_name(const struct vdb_checked *checked);
+
+/* What the shim found last: a sentence such as "catalog.sqlite: page 17 is damaged (checksum)", or
+ * NULL when nothing was found. SQLite only passes on SQLITE_CORRUPT or SQLITE_IOERR_DATA. */
+bool vdb_checked_damage(struct vdb_checked *checked, char *sentence, size_t n_bytes);
+
+/* Verify every page of the main file, and every committed frame of the WAL, through the VFS of an
+ * open connection (never by opening the file). Tells each problem. */
+int vdb_checked_scrub(struct vdb_checked *checked, sqlite3 *connection,
+                      void (*each)(void *context, const char *message), void *context, vecdb_error *err);
+
+/* A memory VFS for SQLite. Several connections of one process may share a name in it. */
+int vdb_memory_sqlite_vfs(struct vdb_memory *memory, sqlite3_vfs **vfs, vecdb_error *err);
+void vdb_memory_sqlite_vfs_free(sqlite3_vfs *vfs);
+
+#endif

@@ -1,0 +1,73 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * storage/state.h - the file `state`: one page of memory that all processes of a database share
+ *
+ * It holds what SQLite has no place for (bytes in FORMAT.md, "state"):
+ *   sequence     the number of the last durable commit: one 64-bit word, 48 bits of number and 16
+ *                bits of check, raised by compare-and-swap maximum after a commit is durable. A
+ *                catalog that opens below it has lost commits: it is damaged, not merely older.
+ *   mark         {frames, salt-2 of the WAL} while a checkpoint copies the WAL into the main file,
+ *                synced when it is set and again when it is cleared (both: CATALOG.md, section 2).
+ *                A catalog that opens with a mark must find that many valid frames.
+ *   locks        open-file-description locks on bytes of the file: the turnstile A, the write lock
+ *                B, the maintainer's lock M. A waiter takes A, then B, then gives A back, so that a
+ *                writer that has just finished cannot overtake the one that waits.
+ *
+ * A missing file is made anew (sequence 0: nothing is known); one of another database is refused.
+ * Unused bytes are zero, and are checked to be. Where the file cannot be written (no permission, a
+ * read-only file system) it is mapped read-only and locks answer READONLY.
+ *
+ * Load the sequence BEFORE the snapshot it is compared with: the other order gives false alarms.
+ * Threads of one process exclude each other by mutexes in this object; the OFD locks are between
+ * objects. The descriptor is O_CLOEXEC; vdb_state_forked, called in the child of a fork, closes it.
+ */
+#ifndef VDB_STORAGE_STATE_H
+#define VDB_STORAGE_STATE_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/memory.h"
+#include "vfs.h"
+#include "vecdb.h"
+
+#define VDB_STATE_BYTES 4096
+
+struct vdb_state;
+
+struct vdb_state_options {
+    struct vdb_memory *memory;
+    const char *path;                /* of the file; NULL: in memory only (":memory:"), never shared */
+    bool readonly;                   /* never write */
+    const struct vdb_io_hook *hook;  /* NULL, or faults for tests */
+};
+
+/* Open or make the file. Its uuid is zero when new; vdb_state_adopt gives it one. */
+int vdb_state_open(const struct vdb_state_options *options, struct vdb_state **state, vecdb_error *err);
+void vdb_state_close(struct vdb_state *state);  /* gives back all locks; NULL is allowed */
+void vdb_state_forked(struct vdb_state *state); /* async-signal-safe */
+
+/* Compare the file's uuid with the catalog's, or write it into a new file. CORRUPT when it is
+ * another's. */
+int vdb_state_adopt(struct vdb_state *state, const unsigned char uuid[16], vecdb_error *err);
+
+/* The last durable commit known. CORRUPT when the word's check fails. */
+int vdb_state_sequence(const struct vdb_state *state, uint64_t *sequence, vecdb_error *err);
+/* The word itself, unchecked: equal words, equal states. One atomic load. */
+uint64_t vdb_state_word(const struct vdb_state *state);
+void vdb_state_raise(struct vdb_state *state, uint64_t sequence);
+
+/* The checkpoint mark. set and clear sync the file. */
+int vdb_state_set_mark(struct vdb_state *state, uint32_t n_frames, uint32_t salt2, vecdb_error *err);
+int vdb_state_clear_mark(struct vdb_state *state, vecdb_error *err);
+bool vdb_state_get_mark(const struct vdb_state *state, uint32_t *n_frames, uint32_t *salt2);
+
+/* The writers' gate (A then B). Waits up to wait_ms (0: not at all), then BUSY. */
+int vdb_state_lock_gate(struct vdb_state *state, uint32_t wait_ms, vecdb_error *err);
+void vdb_state_unlock_gate(struct vdb_state *state);
+
+/* The maintainer's lock. False: another object has it (or it cannot be had: read-only). */
+bool vdb_state_try_maintainer(struct vdb_state *state);
+void vdb_state_release_maintainer(struct vdb_state *state);
+
+#endif
