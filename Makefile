@@ -1,25 +1,34 @@
 # SPDX-License-Identifier: Apache-2.0
 #
-# libvecdb: one Makefile for everything. `make help` lists targets and knobs.
+# libvecdb: one Makefile for everything. `make help` lists targets and knobs (lines that end in a
+# comment of two #). Every build lives in a directory of its own under build/, so that a plain, a
+# sanitized and a cross build never mix; objects are rebuilt when the compiler or its flags change.
 
-VERSION   := 0.1.0
+# The version is written in one place, the public header.
+VERSION   := $(shell sed -n 's/^\#define VECDB_VERSION "\(.*\)"/\1/p' include/vecdb.h)
 SOVERSION := 0
 
 # ---------------------------------------------------------------- knobs
-CC       ?= cc
-AR       ?= ar
-PREFIX   ?= /usr/local
-DESTDIR  ?=
-CFLAGS   ?= -O2 -g
-# DEV=1: warnings are errors. SAN=address|thread|undefined|fuzzer: a build of its own under build/.
-DEV      ?=
-SAN      ?=
+CC       ?= cc## the compiler
+AR       ?= ar## the archiver
+CFLAGS   ?= -O2 -g## optimisation and debugging
+DEV      ?=## 1: warnings are errors
+SAN      ?=## address (with undefined), thread, undefined, or fuzzer (clang-14): an instrumented build
+CROSS    ?=## prefix of a cross compiler, such as aarch64-linux-gnu-
+OUT      ?= build## where builds go
+PREFIX   ?= /usr/local## where install puts things
+LIBDIR   ?= $(PREFIX)/lib## libraries and pkgconfig/, below DESTDIR
+DESTDIR  ?=## put in front of PREFIX by install and uninstall
+JOBS     ?=## test programs that run at once; empty: one a processor
+FUZZ_S   ?= 60## seconds for each fuzz target of `make fuzz`
+V        ?=## 1: print whole commands
 
 # ---------------------------------------------------------------- flags
 WARNINGS := -Wall -Wextra -Wshadow -Wpointer-arith -Wstrict-prototypes -Wmissing-prototypes -Wvla -Wwrite-strings
 ifeq ($(DEV),1)
 WARNINGS += -Werror
 endif
+# -ffp-contract=off: the same sums on every machine. -fvisibility=hidden: only VECDB_API is exported.
 STANDARD := -std=c11 -D_GNU_SOURCE -fvisibility=hidden -fPIC -ffp-contract=off -fno-math-errno
 INCLUDES := -Iinclude -Ilib -I.
 LIBS     := -lsqlite3 -lzstd -lxxhash -lroaring -lpthread -lm
@@ -32,8 +41,10 @@ SANFLAGS := -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-om
 else ifeq ($(SAN),fuzzer)
 CC := clang-14
 SANFLAGS := -fsanitize=address,undefined,fuzzer-no-link -fno-sanitize-recover=undefined
+else ifneq ($(filter thread undefined,$(SAN)),)
+SANFLAGS := -fsanitize=$(SAN) -fno-sanitize-recover=all -fno-omit-frame-pointer
 else
-SANFLAGS := -fsanitize=$(SAN) -fno-omit-frame-pointer
+$(error SAN is address, thread, undefined or fuzzer, not "$(SAN)")
 endif
 endif
 ifneq ($(CROSS),)
@@ -41,56 +52,208 @@ CC := $(CROSS)gcc
 AR := $(CROSS)ar
 VARIANT := $(VARIANT)-$(CROSS:-=)
 endif
-B := build/$(VARIANT)
+B := $(OUT)/$(VARIANT)## the directory of this build; follows from OUT, SAN and CROSS
 
-ALL_CFLAGS = $(STANDARD) $(CFLAGS) $(WARNINGS) $(SANFLAGS) $(INCLUDES) -MMD -MP
-LDFLAGS   += $(SANFLAGS)
+ALL_CFLAGS  = $(STANDARD) $(CFLAGS) $(WARNINGS) $(SANFLAGS) $(INCLUDES) $(CPPFLAGS) -MMD -MP
+ALL_LDFLAGS = $(SANFLAGS) $(LDFLAGS)
+
+ifeq ($(V),1)
+say = @:
+run :=
+else
+say = @printf '  %-5s %s\n'
+run := @
+endif
 
 # ---------------------------------------------------------------- sources
 LIB_SRC  := $(wildcard lib/*.c lib/base/*.c simd/*.c storage/*.c index/*.c)
 LIB_OBJ  := $(LIB_SRC:%.c=$B/%.o)
 CLI_SRC  := $(wildcard cli/*.c)
 CLI_OBJ  := $(CLI_SRC:%.c=$B/%.o)
-TEST_SRC := $(wildcard tests/test_*.c)
-TESTS    := $(TEST_SRC:%.c=$B/%)
-BENCH_SRC := $(wildcard bench/bench_*.c)
-BENCHES  := $(BENCH_SRC:%.c=$B/%)
+TESTS    := $(patsubst %.c,$B/%,$(wildcard tests/test_*.c))
+FUZZERS  := $(patsubst %.c,$B/%,$(wildcard tests/fuzz_*.c))
+BENCHES  := $(patsubst %.c,$B/%,$(wildcard bench/bench_*.c))
+EXAMPLES := $(patsubst %.c,$B/%,$(wildcard examples/*.c))
+# what several tests, or several benches, share
+TEST_HELP  := $(patsubst %.c,$B/%.o,$(filter-out tests/test_% tests/fuzz_% tests/harness.c,$(wildcard tests/*.c)))
+BENCH_HELP := $(patsubst %.c,$B/%.o,$(filter-out bench/bench_%,$(wildcard bench/*.c)))
 
-all: $B/libvecdb.a $B/libvecdb.so $B/vecdb-cli
+.DEFAULT_GOAL := all
+all: $B/libvecdb.a $B/libvecdb.so $B/vecdb-cli ## libvecdb.a, libvecdb.so and vecdb-cli (the default)
 
-# each instruction set's flags apply to its own object
+# Each instruction set's flags apply to its own objects; the files are empty on other processors.
+ifneq ($(findstring x86_64,$(shell $(CC) -dumpmachine 2>/dev/null)),)
 $B/simd/kernels_avx2.o: private ISA := -mavx2 -mfma -mf16c
 $B/simd/kernels_avx512.o: private ISA := -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx2 -mfma -mf16c
 $B/simd/kernels_avx512vnni.o: private ISA := -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx512vnni -mavx512bf16 -mavx512vpopcntdq -mavx2 -mfma -mf16c
+endif
 
-$B/%.o: %.c
+# ---------------------------------------------------------------- rules
+# A change of the command line changes this file, and so rebuilds the objects.
+$B/flags: FORCE
 	@mkdir -p $(@D)
-	$(CC) $(ALL_CFLAGS) $(ISA) -c $< -o $@
+	@echo '$(CC) $(ALL_CFLAGS)' | cmp -s - $@ || echo '$(CC) $(ALL_CFLAGS)' > $@
+
+$B/%.o: %.c $B/flags
+	@mkdir -p $(@D)
+	$(say) CC $<
+	$(run)$(CC) $(ALL_CFLAGS) $(ISA) -c $< -o $@
 
 $B/libvecdb.a: $(LIB_OBJ)
-	@rm -f $@
-	$(AR) rcs $@ $^
+	$(say) AR $@
+	$(run)rm -f $@ && $(AR) rcs $@ $^
 
 $B/libvecdb.so: $(LIB_OBJ)
-	$(CC) -shared -Wl,-soname,libvecdb.so.$(SOVERSION) $(LDFLAGS) $^ $(LIBS) -o $@
+	$(say) LD $@
+	$(run)$(CC) -shared -Wl,-soname,libvecdb.so.$(SOVERSION) $(ALL_LDFLAGS) $^ $(LIBS) -o $@
 
+# The library is linked in, so that the tool runs from here and anywhere else.
 $B/vecdb-cli: $(CLI_OBJ) $B/libvecdb.a
-	$(CC) $(LDFLAGS) $^ $(LIBS) -ljansson -o $@
+	$(say) LD $@
+	$(run)$(CC) $(ALL_LDFLAGS) $^ $(LIBS) -ljansson -o $@
 
-$B/tests/test_%: $B/tests/test_%.o $B/tests/harness.o $B/libvecdb.a
+# What several tests share, for each to link what it uses; and the tool's parts, for its tests.
+$B/tests/help.a: $(TEST_HELP)
 	@mkdir -p $(@D)
-	$(CC) $(LDFLAGS) $^ $(LIBS) -o $@
+	$(run)rm -f $@ && $(AR) rcs $@ $^
 
-$B/bench/bench_%: $B/bench/bench_%.o $B/libvecdb.a
+$B/cli/parts.a: $(filter-out $B/cli/main.o,$(CLI_OBJ))
 	@mkdir -p $(@D)
-	$(CC) $(LDFLAGS) $^ $(LIBS) -o $@
+	$(run)rm -f $@ && $(AR) rcs $@ $^
 
-tests: $(TESTS)
-benches: $(BENCHES)
+$B/bench/help.a: $(BENCH_HELP)
+	@mkdir -p $(@D)
+	$(run)rm -f $@ && $(AR) rcs $@ $^
 
-clean:
-	rm -rf build
+$B/tests/test_cli_%: $B/tests/test_cli_%.o $B/tests/harness.o $B/tests/help.a $B/cli/parts.a $B/libvecdb.a
+	$(say) LD $@
+	$(run)$(CC) $(ALL_LDFLAGS) $^ $(LIBS) -ljansson -o $@
 
-.PHONY: all tests benches clean
+$B/tests/test_%: $B/tests/test_%.o $B/tests/harness.o $B/tests/help.a $B/libvecdb.a
+	$(say) LD $@
+	$(run)$(CC) $(ALL_LDFLAGS) $^ $(LIBS) -o $@
+
+$B/tests/fuzz_cli_%: $B/tests/fuzz_cli_%.o $B/tests/help.a $B/cli/parts.a $B/libvecdb.a
+	$(say) LD $@
+	$(run)$(CC) $(ALL_LDFLAGS) -fsanitize=fuzzer $^ $(LIBS) -ljansson -o $@
+
+$B/tests/fuzz_%: $B/tests/fuzz_%.o $B/tests/help.a $B/libvecdb.a
+	$(say) LD $@
+	$(run)$(CC) $(ALL_LDFLAGS) -fsanitize=fuzzer $^ $(LIBS) -o $@
+
+$B/bench/bench_%: $B/bench/bench_%.o $B/bench/help.a $B/libvecdb.a
+	$(say) LD $@
+	$(run)$(CC) $(ALL_LDFLAGS) $^ $(LIBS) -o $@
+
+$B/examples/%: $B/examples/%.o $B/libvecdb.a
+	$(say) LD $@
+	$(run)$(CC) $(ALL_LDFLAGS) $^ $(LIBS) -o $@
+
+tests: $(TESTS) ## build the test programs
+fuzzers: $(FUZZERS) ## build the fuzz targets (with SAN=fuzzer)
+benches: $(BENCHES) ## build the benchmarks
+examples: $(EXAMPLES) ## build the example programs
+
+# ---------------------------------------------------------------- Debian packages
+# bookworm has no libroaring.pc and no C API in libfaiss; everything else speaks pkg-config.
+DEPS      := gcc libc6-dev pkg-config libsqlite3-dev libzstd-dev libxxhash-dev libroaring-dev libjansson-dev
+DEPS_TEST := python3 gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user clang-14 libclang-rt-14-dev
+
+# $(call apt_install,PACKAGES): install those that are missing, as root or through sudo.
+define apt_install
+@if ! command -v apt-get >/dev/null; then echo "no apt-get here; needed: $(1)"; exit 0; fi; \
+missing=; for package in $(1); do \
+    dpkg-query -W -f '$${Status}' $$package 2>/dev/null | grep -q ' installed$$' || missing="$$missing $$package"; \
+done; \
+[ -z "$$missing" ] && exit 0; \
+as_root=; [ "$$(id -u)" = 0 ] || as_root="sudo"; \
+echo "installing$$missing"; \
+$$as_root apt-get -q update </dev/null && \
+$$as_root env DEBIAN_FRONTEND=noninteractive apt-get -q -y -o DPkg::Lock::Timeout=300 \
+    install --no-install-recommends $$missing </dev/null
+endef
+
+deps: ## install the Debian packages that the build needs
+	$(call apt_install,$(DEPS))
+
+deps-test: ## install what the build and the tests need
+	$(call apt_install,$(DEPS) $(DEPS_TEST))
+
+# ---------------------------------------------------------------- the two commands of the README
+# What follows `deps` runs in a make of its own, which sees the compiler that deps has installed.
+quickstart: deps ## build, import the collection of examples/quickstart, show answers
+	+@$(MAKE) --no-print-directory -j$$(nproc) all
+	@examples/quickstart/run $B/vecdb-cli $(OUT)/quickstart.vecdb
+
+RUN_TESTS = OUT='$(OUT)' CC='$(CC)' CFLAGS='$(CFLAGS)' JOBS='$(JOBS)' FUZZ_S='$(FUZZ_S)' tests/run
+
+test: deps-test ## everything: checks, unit tests, sanitizers, fuzzing for a moment, NEON, tool, examples
+	@$(RUN_TESTS) all
+
+# ---------------------------------------------------------------- parts of the tests
+test-quick: ## the checks and the plain unit tests
+	@$(RUN_TESTS) quick
+test-asan: ## the unit tests under AddressSanitizer and UndefinedBehaviorSanitizer
+	@$(RUN_TESTS) address
+test-tsan: ## the unit tests of what has threads under ThreadSanitizer
+	@$(RUN_TESTS) thread
+test-neon: ## the kernel tests for arm64, under qemu
+	@$(RUN_TESTS) neon
+test-examples: ## install into a scratch directory, build the examples against it, run them
+	@$(RUN_TESTS) examples
+fuzz: ## every fuzz target for FUZZ_S seconds
+	@$(RUN_TESTS) fuzz
+layering: ## who includes whom, by the rule of lib/ARCHITECTURE.md
+	@tests/layering
+symbols: $B/libvecdb.a $B/libvecdb.so ## that the library exports vecdb_ names only
+	@tests/symbols $^
+headers: ## that vecdb.h is C11 and C++11, and every header complete in itself
+	@CC='$(CC)' tests/headers
+
+# The arm64 build of the kernel tests: they need nothing of the library but the kernels and lib/base.
+NEON_SRC := $(wildcard simd/*.c) lib/base/error.c lib/base/memory.c lib/base/numbers.c tests/harness.c tests/test_kernels.c
+$B/tests/kernels_alone: $(NEON_SRC:%.c=$B/%.o)
+	$(say) LD $@
+	$(run)$(CC) $(ALL_LDFLAGS) $^ -lpthread -lm -o $@
+
+bench: benches all ## run the benchmarks, one after another (data: ../shared/data or VECDB_DATA)
+	@for program in $(BENCHES); do echo "== $$program"; $$program || exit 1; done
+
+format: ## lay out the sources with clang-format-14
+	clang-format-14 -i $$(git ls-files '*.c' '*.h')
+format-check: ## name the sources that `make format` would change
+	@clang-format-14 --dry-run $$(git ls-files '*.c' '*.h') 2>&1 | sed -n 's/^\([^ :]*\):.*warning.*/\1/p' | sort | uniq -c
+
+# ---------------------------------------------------------------- install
+SHARED := libvecdb.so.$(VERSION)
+install: all ## header, libraries, vecdb.pc and vecdb-cli to DESTDIR/PREFIX
+	install -d $(DESTDIR)$(PREFIX)/include $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(LIBDIR)/pkgconfig
+	install -m 644 include/vecdb.h $(DESTDIR)$(PREFIX)/include/vecdb.h
+	install -m 644 $B/libvecdb.a $(DESTDIR)$(LIBDIR)/libvecdb.a
+	install -m 755 $B/libvecdb.so $(DESTDIR)$(LIBDIR)/$(SHARED)
+	ln -sf $(SHARED) $(DESTDIR)$(LIBDIR)/libvecdb.so.$(SOVERSION)
+	ln -sf libvecdb.so.$(SOVERSION) $(DESTDIR)$(LIBDIR)/libvecdb.so
+	sed 's|@PREFIX@|$(PREFIX)|; s|@LIBDIR@|$(LIBDIR)|; s|@VERSION@|$(VERSION)|' lib/vecdb.pc.in \
+	    > $(DESTDIR)$(LIBDIR)/pkgconfig/vecdb.pc
+	install -m 755 $B/vecdb-cli $(DESTDIR)$(PREFIX)/bin/vecdb-cli
+
+uninstall: ## take away what install put there
+	rm -f $(DESTDIR)$(PREFIX)/include/vecdb.h $(DESTDIR)$(PREFIX)/bin/vecdb-cli \
+	    $(DESTDIR)$(LIBDIR)/libvecdb.a $(DESTDIR)$(LIBDIR)/libvecdb.so \
+	    $(DESTDIR)$(LIBDIR)/libvecdb.so.$(SOVERSION) $(DESTDIR)$(LIBDIR)/$(SHARED) \
+	    $(DESTDIR)$(LIBDIR)/pkgconfig/vecdb.pc
+
+clean: ## remove all builds
+	rm -rf $(OUT)
+
+help: ## this list
+	@echo 'targets'
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-14s %s\n", $$1, $$2}' Makefile
+	@echo 'knobs (make NAME=value)'
+	@awk '/^[A-Z_]+ +[?:]= ?.*## /{split($$0, part, "## "); name = $$1; sub(/^[A-Z_]+ +[?:]= ?/, "", part[1]); \
+	    printf "  %-10s %s%s\n", name, part[2], part[1] == "" ? "" : " (" part[1] ")"}' Makefile
+
+.PHONY: all tests fuzzers benches examples deps deps-test quickstart test test-quick test-asan test-tsan test-neon \
+    test-examples fuzz layering symbols headers bench format format-check install uninstall clean help FORCE
 .SECONDARY:
--include $(shell find build -name '*.d' 2>/dev/null)
+-include $(shell find $B -name '*.d' 2>/dev/null)
