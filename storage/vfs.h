@@ -77,6 +77,26 @@ struct vdb_vfs {
     void (*end)(struct vdb_vfs *vfs);
 };
 
+/* The end of a path that says enough in a message: "my.vecdb/vectors-3-1". Points into `path`. */
+static inline const char *vdb_path_tail(const char *path)
+{
+    const char *tail = path;
+    int n_slashes = 0;
+    for (const char *at = path; *at; at++)
+        n_slashes += *at == '/';
+    for (const char *at = path; *at; at++)
+        if (*at == '/' && --n_slashes == 1)
+            tail = at + 1;
+    return tail;
+}
+
+/* The files that a vector file's pieces are read from are untrusted: is [offset, offset + n_bytes)
+ * inside of n_total bytes? */
+static inline bool vdb_range_is_inside(uint64_t offset, uint64_t n_bytes, uint64_t n_total)
+{
+    return offset <= n_total && n_bytes <= n_total - offset;
+}
+
 /* `use_maps` false: map always answers UNSUPPORTED (VECDB_IO_READ). Ended by vfs->end. */
 int vdb_vfs_posix(struct vdb_memory *memory, bool use_maps, struct vdb_vfs **vfs, vecdb_error *err);
 
