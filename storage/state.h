@@ -51,6 +51,11 @@ void vdb_state_forked(struct vdb_state *state); /* async-signal-safe */
  * another's. */
 int vdb_state_adopt(struct vdb_state *state, const unsigned char uuid[16], vecdb_error *err);
 
+/* Its uuid, zeros when it has none yet. */
+void vdb_state_uuid(const struct vdb_state *state, unsigned char uuid[16]);
+/* False: it was opened read-only, or lies where we may not write. */
+bool vdb_state_writable(const struct vdb_state *state);
+
 /* The last durable commit known. CORRUPT when the word's check fails. */
 int vdb_state_sequence(const struct vdb_state *state, uint64_t *sequence, vecdb_error *err);
 /* The word itself, unchecked: equal words, equal states. One atomic load. */
