@@ -83,10 +83,16 @@ all: $B/libvecdb.a $B/libvecdb.so $B/vecdb-cli ## libvecdb.a, libvecdb.so and ve
 
 # Each instruction set's flags apply to its own objects; the files are empty on other processors.
 ifneq ($(findstring x86_64,$(shell $(CC) -dumpmachine 2>/dev/null)),)
-$B/simd/kernels_avx2.o: private ISA := -mavx2 -mfma -mf16c
-$B/simd/kernels_avx512.o: private ISA := -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx2 -mfma -mf16c
-$B/simd/kernels_avx512vnni.o: private ISA := -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx512vnni -mavx512bf16 -mavx512vpopcntdq -mavx2 -mfma -mf16c
+$B/simd/kernels_avx2.o: private ISA := -O3 -mavx2 -mfma -mf16c
+AVX512 := -O3 -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx2 -mfma -mf16c
+$B/simd/kernels_avx512.o: private ISA := $(AVX512)
+$B/simd/kernels_avx512vnni.o: private ISA := $(AVX512) -mavx512vnni -mavx512vpopcntdq
+$B/simd/kernels_avx512bf16.o: private ISA := $(AVX512) -mavx512bf16
+else
+$B/simd/kernels_neon.o: private ISA := -O3
+$B/simd/kernels_neondot.o: private ISA := -O3 -march=armv8.2-a+dotprod
 endif
+$B/simd/kernels_scalar.o: private ISA := -O3
 
 # ---------------------------------------------------------------- rules
 # A change of the command line changes this file, and so rebuilds the objects.
