@@ -39,6 +39,11 @@ void vdb_cache_unpin(struct vdb_cache *cache, struct vdb_cache_entry *entry);
 /* Forget all entries of an extent object (its pages are not pinned). */
 void vdb_cache_forget(struct vdb_cache *cache, uint64_t number);
 
+/* Working memory that is dear to make (a decoder): take one that was given before, or NULL; give one
+ * for others to take. What is left over goes to `release`, which is the same for all. */
+void *vdb_cache_take_spare(struct vdb_cache *cache);
+void vdb_cache_give_spare(struct vdb_cache *cache, void *spare, void (*release)(void *spare));
+
 struct vdb_cache_stats {
     uint64_t bytes, budget_bytes, hits, misses, evictions;
 };

@@ -84,8 +84,10 @@ void vdb_extent_release(struct vdb_extent *extent);
 const struct vdb_extent_ref *vdb_extent_get_ref(const struct vdb_extent *extent);
 
 /* Page i of the extent as a block: in place when it is mapped and raw or narrow; else from the
- * cache, decoded to the field's type. Any thread. `decoded` (may be NULL) tells which. Verifies
- * the checksum at the first touch. CORRUPT names file, page, and slots. */
+ * cache. Either way its type is the one that the values are stored in (planes of a page of f32 values
+ * that were all u8 are kept as u8: the cache holds four times as many). Any thread. `decoded` (may be
+ * NULL) tells whether it lies in the cache. Verifies the checksum at the first touch. CORRUPT names
+ * file, page, and slots. */
 int vdb_extent_pin(struct vdb_extent *extent, uint32_t page, struct vdb_block *block, bool *decoded,
                    vecdb_error *err);
 void vdb_extent_unpin(struct vdb_extent *extent, struct vdb_block *block);
@@ -98,7 +100,8 @@ uint32_t vdb_extent_find(const struct vdb_extent *extent, uint32_t slot);
 void vdb_extent_page_range(const struct vdb_extent *extent, uint32_t page, uint32_t *first_slot, uint32_t *last_slot,
                            uint32_t *n_rows);
 
-/* Verify every page from the file itself, not from maps or caches; tell `each` of every problem. */
+/* Verify header, footer and every page from the file itself, not from maps or caches; tell `each` of
+ * every problem (each a sentence). VECDB_OK when all was looked at, whatever was found. */
 int vdb_extent_check(struct vdb_extent *extent, void (*each)(void *context, const char *message), void *context,
                      vecdb_error *err);
 

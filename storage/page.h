@@ -5,8 +5,8 @@
  * The bytes are described in FORMAT.md, section "Pages". Three codecs, all lossless to the bit:
  *   raw      the values as they are
  *   narrow   a smaller type that represents every value of the page exactly: f16, bf16, i8 or u8
- *   planes   sign rotated to the low bit, split into byte planes, each plane its own zstd frame
- *            where that saves 5 %, else as it is
+ *   planes   the values of raw or narrow, sign rotated to the low bit, split into byte planes, each
+ *            plane its own zstd frame where that saves 5 %, else as it is
  * Raw and narrow pages are scored in place, so their rows begin at a multiple of 64 bytes from the
  * page's start, at a stride that is exactly a vector's bytes. -0.0 is not narrowed to an integer.
  */
@@ -39,6 +39,16 @@ void vdb_buffer_init(struct vdb_buffer *buffer, struct vdb_memory *memory);
 void vdb_buffer_release(struct vdb_buffer *buffer);
 int vdb_buffer_reserve(struct vdb_buffer *buffer, size_t n_more, vecdb_error *err); /* room for n_more bytes */
 
+/* Working memory of the codec: zstd's contexts and scratch space, made when first needed and kept
+ * from call to call. (Made anew for each page they cost 9 us of a decode that takes 15, and 13 us of
+ * an encode: bench_codec.) One thread at a time. */
+struct vdb_coder;
+int vdb_coder_new(struct vdb_memory *memory, struct vdb_coder **coder, vecdb_error *err);
+void vdb_coder_free(struct vdb_coder *coder); /* NULL is allowed */
+
+/* XXH3-64, the check of everything in this format. */
+uint64_t vdb_check_sum(const void *bytes, size_t n_bytes);
+
 /* Append one page to `out`, first padding it with zeros to a multiple of VDB_PAGE_ALIGN.
  * `rows` are n_rows >= 1 vectors without gaps in the field's type, `slots` strictly ascending. */
 struct vdb_page_rows {
@@ -49,30 +59,37 @@ struct vdb_page_rows {
     const uint32_t *slots;
     uint32_t n_rows;
 };
-int vdb_page_encode(const struct vdb_page_rows *rows, struct vdb_buffer *out, vecdb_error *err);
+int vdb_page_encode(struct vdb_coder *coder, const struct vdb_page_rows *rows, struct vdb_buffer *out,
+                    vecdb_error *err);
 
 /* A page that was looked at. Points into the bytes. */
 struct vdb_page {
     int codec;
     int type;        /* the field's */
-    int stored_type; /* of narrow pages the smaller one; else the field's */
+    int stored_type; /* of the values as stored: the field's, or a smaller one */
     uint32_t dimension;
     uint32_t n_rows;
     float max_norm;
     uint32_t n_runs;
+    uint32_t n_planes; /* planes pages: how many; else 0 */
+    uint64_t check;    /* the page's own */
     const struct vdb_run *runs;
+    const unsigned char *plane_table;
     const unsigned char *body; /* raw and narrow: the rows; planes: the planes */
     size_t body_bytes;
 };
 
-/* Read a page's header and check everything in it against the bytes given and against `type` and
- * `dimension`; with `verify`, the checksum too. Trusts no byte. CORRUPT with the reason. `bytes` is
- * aligned to 8. */
+/* Read a page's header and check it against the bytes given and against `type` and `dimension`.
+ * With `verify`, check everything else too: the checksum, the runs, the planes' lengths. Without, the
+ * caller has done so before; even then no byte outside of the page is read, whatever it says.
+ * CORRUPT with the reason. `bytes` is aligned to 8. */
 int vdb_page_parse(const void *bytes, size_t n_bytes, int type, uint32_t dimension, bool verify,
                    struct vdb_page *page, vecdb_error *err);
 
-/* The rows of any page in the field's own type, without gaps. CORRUPT when planes do not decode. */
-int vdb_page_decode(struct vdb_memory *memory, const struct vdb_page *page, void *rows, vecdb_error *err);
+/* The rows of any page, without gaps: decode gives them in the field's own type, unpack in the stored
+ * type (n_rows times vdb_vector_bytes of it). CORRUPT when planes do not decode. */
+int vdb_page_decode(struct vdb_coder *coder, const struct vdb_page *page, void *rows, vecdb_error *err);
+int vdb_page_unpack(struct vdb_coder *coder, const struct vdb_page *page, void *rows, vecdb_error *err);
 
 /* The rows of a raw or narrow page as a block, in place. */
 void vdb_page_block(const struct vdb_page *page, struct vdb_block *block);

@@ -1,0 +1,269 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * storage/page_encode.c - writing pages (page_format.h has a picture of their bytes)
+ *
+ * Which form a page takes is decided by its own values, page by page:
+ *   1. none: raw.
+ *   2. Else the smallest type that represents every value to the bit: one byte (u8, i8) before two
+ *      (f16, bf16) before the field's own. Real vectors fail this within the first few values, so the
+ *      look costs nothing where it brings nothing.
+ *   3. Planes of that type, if the page is then smaller (max), or smaller by the factor below (auto).
+ * A page is never longer than its raw form.
+ *
+ * AUTO_GAIN: planes must be decoded into the cache and are not scored in place, which is worth it when
+ * a search reads from a disk and not otherwise. Below 1.3 nobody would thank us: it is what float
+ * embeddings never reach (1.15-1.2) and integer-like data always does (bench_codec).
+ */
+#include <assert.h>
+#include <math.h>
+
+#include "base/bytes.h"
+#include "base/error.h"
+#include "base/numbers.h"
+#include "page_format.h"
+#include "planes.h"
+
+#define AUTO_GAIN 1.3
+#define PLANE_GAIN_PERCENT 5 /* a frame that saves less is not worth its decoding */
+
+/* ---- which smaller type holds a value */
+enum { AS_U8 = 1, AS_I8 = 2, AS_F16 = 4, AS_BF16 = 8 };
+
+static unsigned integers_for(float value)
+{
+    if (!(value >= -128 && value <= 255) || (value == 0 && signbit(value)))
+        return 0;
+    int whole = (int)value;
+    if ((float)whole != value)
+        return 0;
+    return (whole >= 0 ? AS_U8 : 0u) | (whole <= 127 ? AS_I8 : 0u);
+}
+
+static unsigned types_for_single(uint32_t bits)
+{
+    uint32_t magnitude = bits & 0x7fffffff, exponent = magnitude >> 23;
+    if (exponent == 255)
+        return 0;
+    unsigned types = bits & 0xffff ? 0 : AS_BF16;
+    if (!magnitude || (exponent >= 113 && exponent <= 142 && !(magnitude & 0x1fff)))
+        types |= AS_F16;
+    else if (exponent >= 103 && exponent < 113 && !(magnitude & ((1u << (126 - exponent)) - 1) & 0x7fffff))
+        types |= AS_F16; /* a subnormal half: the lower its exponent, the fewer bits it keeps */
+    return types ? types | integers_for(vdb_float_of_bits(bits)) : 0;
+}
+
+/* The types that hold every value, as a set. */
+static unsigned common_types(int type, const unsigned char *values, size_t n)
+{
+    unsigned types = type == VECDB_F32 ? AS_U8 | AS_I8 | AS_F16 | AS_BF16
+                     : type == VECDB_F16 || type == VECDB_BF16 ? AS_U8 | AS_I8
+                                                               : 0;
+    for (size_t i = 0; i < n && types; i++) {
+        if (type == VECDB_F32) {
+            uint32_t bits;
+            memcpy(&bits, values + 4 * i, 4);
+            types &= types_for_single(bits);
+        } else {
+            uint16_t half;
+            memcpy(&half, values + 2 * i, 2);
+            types &= integers_for(type == VECDB_F16 ? vdb_float_of_f16(half) : vdb_float_of_bf16(half));
+        }
+    }
+    return types;
+}
+
+static int choose_stored_type(int type, const unsigned char *values, size_t n)
+{
+    unsigned types = common_types(type, values, n);
+    return types & AS_U8 ? VECDB_U8 : types & AS_I8 ? VECDB_I8 : types & AS_F16 ? VECDB_F16
+           : types & AS_BF16 ? VECDB_BF16 : type;
+}
+
+static void narrow(int type, int stored_type, const unsigned char *values, size_t n, unsigned char *out)
+{
+    for (size_t i = 0; i < n; i++) {
+        float value;
+        uint16_t half;
+        if (type == VECDB_F32) {
+            memcpy(&value, values + 4 * i, 4);
+        } else {
+            memcpy(&half, values + 2 * i, 2);
+            value = type == VECDB_F16 ? vdb_float_of_f16(half) : vdb_float_of_bf16(half);
+        }
+        if (stored_type == VECDB_U8 || stored_type == VECDB_I8) {
+            out[i] = (unsigned char)(int)value;
+        } else {
+            half = stored_type == VECDB_F16 ? vdb_f16_of_float(value) : (uint16_t)(vdb_bits_of_float(value) >> 16);
+            memcpy(out + 2 * i, &half, 2);
+        }
+    }
+}
+
+/* ---- the longest row */
+static double sum_of_squares(int type, const unsigned char *row, uint32_t dimension)
+{
+    if (type == VECDB_I8 || type == VECDB_U8) {
+        uint64_t sum = 0; /* of at most 65536 * 255^2: exact, in integers and as a double */
+        for (uint32_t i = 0; i < dimension; i++) {
+            int value = type == VECDB_I8 ? (int8_t)row[i] : row[i];
+            sum += (uint64_t)(value * value);
+        }
+        return (double)sum;
+    }
+    double sums[4] = {0}; /* four chains: an addition waits four cycles for the one before it */
+    for (uint32_t i = 0; i < dimension; i++) {
+        float value;
+        uint16_t half;
+        if (type == VECDB_F32) {
+            memcpy(&value, row + 4 * (size_t)i, 4);
+        } else {
+            memcpy(&half, row + 2 * (size_t)i, 2);
+            value = type == VECDB_F16 ? vdb_float_of_f16(half) : vdb_float_of_bf16(half);
+        }
+        sums[i % 4] += (double)value * value;
+    }
+    return (sums[0] + sums[1]) + (sums[2] + sums[3]);
+}
+
+/* An upper bound of the Euclidean norm of every row. The sum's relative error is below
+ * dimension * 2^-53 <= 2^-37; what is no number is bounded by infinity. */
+static float bound_norms(const struct vdb_page_rows *rows)
+{
+    if (rows->type == VECDB_BIT)
+        return 0;
+    size_t row_bytes = vdb_vector_bytes(rows->type, rows->dimension);
+    double largest = 0;
+    for (uint32_t i = 0; i < rows->n_rows; i++) {
+        double sum = sum_of_squares(rows->type, (const unsigned char *)rows->rows + i * row_bytes, rows->dimension);
+        if (isnan(sum))
+            return INFINITY;
+        if (sum > largest)
+            largest = sum;
+    }
+    double norm = sqrt(largest) * (1 + 0x1p-36);
+    float bound = (float)norm;
+    return (double)bound < norm ? nextafterf(bound, INFINITY) : bound;
+}
+
+/* ---- putting a page together */
+static uint32_t count_runs(const uint32_t *slots, uint32_t n_rows)
+{
+    uint32_t n_runs = 1;
+    for (uint32_t i = 1; i < n_rows; i++)
+        n_runs += slots[i] != slots[i - 1] + 1;
+    return n_runs;
+}
+
+static void write_runs(const uint32_t *slots, uint32_t n_rows, unsigned char *at)
+{
+    for (uint32_t i = 0; i < n_rows; i++) {
+        if (i && slots[i] == slots[i - 1] + 1)
+            continue;
+        vdb_store_u32(at, slots[i]);
+        vdb_store_u32(at + 4, i);
+        at += PAGE_RUN_BYTES;
+    }
+}
+
+struct layout {
+    int codec, stored_type;
+    uint32_t n_runs, n_planes;
+    size_t header_bytes, body_bytes;
+};
+
+static void set_lengths(struct layout *layout, int codec, uint32_t n_planes, size_t body_bytes)
+{
+    layout->codec = codec;
+    layout->n_planes = n_planes;
+    layout->header_bytes = vdb_page_round_up(PAGE_FIXED_BYTES + (size_t)layout->n_runs * PAGE_RUN_BYTES +
+                                             (size_t)n_planes * PAGE_PLANE_BYTES);
+    layout->body_bytes = body_bytes;
+}
+
+static void write_header(const struct vdb_page_rows *rows, const struct layout *layout, unsigned char *page)
+{
+    memset(page, 0, PAGE_FIXED_BYTES);
+    memcpy(page + PAGE_AT_MAGIC, PAGE_MAGIC, 4);
+    vdb_store_u16(page + PAGE_AT_VERSION, PAGE_VERSION);
+    page[PAGE_AT_CODEC] = (unsigned char)layout->codec;
+    page[PAGE_AT_TYPE] = (unsigned char)rows->type;
+    page[PAGE_AT_STORED_TYPE] = (unsigned char)layout->stored_type;
+    vdb_store_u16(page + PAGE_AT_N_PLANES, (uint16_t)layout->n_planes);
+    vdb_store_u32(page + PAGE_AT_DIMENSION, rows->dimension);
+    vdb_store_u32(page + PAGE_AT_N_ROWS, rows->n_rows);
+    vdb_store_u32(page + PAGE_AT_N_RUNS, layout->n_runs);
+    vdb_store_u32(page + PAGE_AT_HEADER_BYTES, (uint32_t)layout->header_bytes);
+    vdb_store_u32(page + PAGE_AT_BODY_BYTES, (uint32_t)layout->body_bytes);
+    vdb_store_u32(page + PAGE_AT_MAX_NORM, vdb_bits_of_float(bound_norms(rows)));
+    write_runs(rows->slots, rows->n_rows, page + PAGE_FIXED_BYTES);
+}
+
+/* Compress the body at `body` into planes, if that makes the page smaller by enough. Written to
+ * scratch first: a body that stays as it is must not be touched. Table and planes then replace it.
+ * Returns false when it stays. */
+static bool try_planes(struct vdb_coder *coder, struct layout *layout, double gain, unsigned char *page)
+{
+    struct layout planar = *layout;
+    unsigned char table[4 * PAGE_PLANE_BYTES];
+    uint32_t n_planes = vdb_page_value_bytes(layout->stored_type);
+    size_t n = layout->body_bytes / n_planes, frame_room = vdb_planes_bound(n), total = 0;
+    size_t out_room = layout->body_bytes + frame_room; /* accepted planes, and one that is being tried */
+    unsigned char *planes = vdb_coder_scratch(coder, layout->body_bytes + out_room);
+    if (!planes)
+        return false; /* it stays as it is: larger, not wrong */
+    unsigned char *out = planes + layout->body_bytes;
+    vdb_planes_split(page + layout->header_bytes, n, n_planes, planes);
+    for (uint32_t p = 0; p < n_planes; p++) {
+        size_t limit = n - n * PLANE_GAIN_PERCENT / 100;
+        size_t length = vdb_planes_compress(coder, planes + p * n, n, out + total, out_room - total, limit);
+        vdb_store_u32(table + p * PAGE_PLANE_BYTES, (uint32_t)(length ? length : n));
+        vdb_store_u32(table + p * PAGE_PLANE_BYTES + 4, length ? PLANE_ZSTD : PLANE_AS_IS);
+        if (!length)
+            memcpy(out + total, planes + p * n, n);
+        total += length ? length : n;
+    }
+    set_lengths(&planar, VDB_CODEC_PLANES, n_planes, total);
+    size_t before = layout->header_bytes + layout->body_bytes, after = planar.header_bytes + total;
+    if (after >= before || (double)after * gain > (double)before)
+        return false;
+    size_t table_at = PAGE_FIXED_BYTES + (size_t)layout->n_runs * PAGE_RUN_BYTES;
+    memset(page + table_at, 0, planar.header_bytes - table_at);
+    memcpy(page + table_at, table, n_planes * PAGE_PLANE_BYTES);
+    memcpy(page + planar.header_bytes, out, total);
+    *layout = planar;
+    return true;
+}
+
+int vdb_page_encode(struct vdb_coder *coder, const struct vdb_page_rows *rows, struct vdb_buffer *out,
+                    vecdb_error *err)
+{
+    assert(rows->n_rows >= 1 && rows->dimension >= 1);
+    size_t row_bytes = vdb_vector_bytes(rows->type, rows->dimension);
+    size_t raw_bytes = rows->n_rows * row_bytes, n_values = raw_bytes / vdb_page_value_bytes(rows->type);
+    bool may_shrink = rows->compression != VECDB_COMPRESSION_NONE;
+    struct layout layout = {.stored_type = rows->type, .n_runs = count_runs(rows->slots, rows->n_rows)};
+    if (may_shrink)
+        layout.stored_type = choose_stored_type(rows->type, rows->rows, n_values);
+    set_lengths(&layout, layout.stored_type == rows->type ? VDB_CODEC_RAW : VDB_CODEC_NARROW, 0,
+                n_values * vdb_page_value_bytes(layout.stored_type));
+    if (raw_bytes > VDB_PAGE_MAX_BYTES || layout.header_bytes + raw_bytes > VDB_PAGE_MAX_BYTES)
+        return vdb_fail(err, VECDB_INVALID, "%u rows of %zu bytes do not fit a page of %u", rows->n_rows, row_bytes,
+                        VDB_PAGE_MAX_BYTES);
+    size_t pad = vdb_page_round_up(out->n_bytes) - out->n_bytes;
+    int status = vdb_buffer_reserve(out, pad + layout.header_bytes + layout.body_bytes, err);
+    if (status)
+        return status;
+    unsigned char *page = out->bytes + out->n_bytes + pad;
+    memset(out->bytes + out->n_bytes, 0, pad + layout.header_bytes);
+    if (layout.stored_type == rows->type)
+        memcpy(page + layout.header_bytes, rows->rows, raw_bytes);
+    else
+        narrow(rows->type, layout.stored_type, rows->rows, n_values, page + layout.header_bytes);
+    if (rows->compression == VECDB_COMPRESSION_MAX || (may_shrink && rows->type != VECDB_BIT))
+        try_planes(coder, &layout, rows->compression == VECDB_COMPRESSION_MAX ? 1 : AUTO_GAIN, page);
+    write_header(rows, &layout, page);
+    size_t n_bytes = layout.header_bytes + layout.body_bytes;
+    vdb_store_u64(page + PAGE_AT_CHECK, vdb_check_sum(page + 8, n_bytes - 8));
+    out->n_bytes += pad + n_bytes;
+    return VECDB_OK;
+}
