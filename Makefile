@@ -213,6 +213,8 @@ layering: ## who includes whom, by the rule of lib/ARCHITECTURE.md
 	@tests/layering
 symbols: $B/libvecdb.a $B/libvecdb.so ## that the library exports vecdb_ names only
 	@tests/symbols $^
+habits: ## license lines, lengths of files and lines, no marks of unfinished work
+	@tests/habits
 headers: ## that vecdb.h is C11 and C++11, and every header complete in itself
 	@CC='$(CC)' tests/headers
 
@@ -260,6 +262,6 @@ help: ## this list
 	    printf "  %-10s %s%s\n", name, part[2], part[1] == "" ? "" : " (" part[1] ")"}' Makefile
 
 .PHONY: all tests fuzzers benches examples deps deps-test quickstart test test-quick test-asan test-tsan test-neon \
-    test-examples fuzz layering symbols headers bench format format-check install uninstall clean help FORCE
+    test-examples fuzz layering symbols habits headers bench format format-check install uninstall clean help FORCE
 .SECONDARY:
 -include $(shell find $B -name '*.d' 2>/dev/null)
