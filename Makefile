@@ -21,6 +21,7 @@ LIBDIR   ?= $(PREFIX)/lib## libraries and pkgconfig/, below DESTDIR
 DESTDIR  ?=## put in front of PREFIX by install and uninstall
 JOBS     ?=## test programs that run at once; empty: one a processor
 FUZZ_S   ?= 60## seconds for each fuzz target of `make fuzz`
+BENCH    ?=## which benchmarks `make bench` runs, such as "kernels flat"; empty: all
 V        ?=## 1: print whole commands
 
 # ---------------------------------------------------------------- flags
@@ -224,8 +225,9 @@ $B/tests/kernels_alone: $(NEON_SRC:%.c=$B/%.o)
 	$(say) LD $@
 	$(run)$(CC) $(ALL_LDFLAGS) $^ -lpthread -lm -o $@
 
-bench: benches all ## run the benchmarks, one after another (data: ../shared/data or VECDB_DATA)
-	@for program in $(BENCHES); do echo "== $$program"; $$program || exit 1; done
+BENCHES_RUN = $(if $(BENCH),$(BENCH:%=$B/bench/bench_%),$(BENCHES))
+bench: $(BENCHES_RUN) $B/vecdb-cli ## run the benchmarks, one after another (data: ../shared/data or VECDB_DATA)
+	@for program in $(BENCHES_RUN); do echo "== $$program"; $$program || exit 1; done
 
 format: ## lay out the sources with clang-format-14
 	clang-format-14 -i $$(git ls-files '*.c' '*.h')
