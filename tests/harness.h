@@ -68,17 +68,18 @@ const char *test_data(const char *relative_path);
             FAIL("%s is false", #condition);                                                                           \
     } while (0)
 
-#define CHECK_COMPARE(type, format, left, op, right)                                                                   \
+/* `left_text` and `right_text` are the expressions as the test has them, macros not expanded. */
+#define CHECK_COMPARE(type, format, left, op, right, left_text, right_text)                                            \
     do {                                                                                                               \
-        type left_value = (left), right_value = (right);                                                               \
+        type left_value = (type)(left), right_value = (type)(right);                                                   \
         if (!(left_value op right_value))                                                                              \
-            FAIL("%s " #op " %s: " format " against " format, #left, #right, left_value, right_value);                 \
+            FAIL("%s " #op " %s: " format " against " format, left_text, right_text, left_value, right_value);         \
     } while (0)
 
-#define CHECK_INT(left, right) CHECK_COMPARE(long long, "%lld", (long long)(left), ==, (long long)(right))
-#define CHECK_SIZE(left, right) CHECK_COMPARE(unsigned long long, "%llu", (left), ==, (right))
-#define CHECK_LE(left, right) CHECK_COMPARE(double, "%.17g", (left), <=, (right))
-#define CHECK_DOUBLE(left, right) CHECK_COMPARE(double, "%.17g", (left), ==, (right))
+#define CHECK_INT(left, right) CHECK_COMPARE(long long, "%lld", left, ==, right, #left, #right)
+#define CHECK_SIZE(left, right) CHECK_COMPARE(unsigned long long, "%llu", left, ==, right, #left, #right)
+#define CHECK_LE(left, right) CHECK_COMPARE(double, "%.17g", left, <=, right, #left, #right)
+#define CHECK_DOUBLE(left, right) CHECK_COMPARE(double, "%.17g", left, ==, right, #left, #right)
 #define CHECK_STRING(left, right)                                                                                      \
     do {                                                                                                               \
         const char *left_value = (left), *right_value = (right);                                                       \
