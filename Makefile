@@ -164,7 +164,10 @@ examples: $(EXAMPLES) ## build the example programs
 # ---------------------------------------------------------------- Debian packages
 # bookworm has no libroaring.pc and no C API in libfaiss; everything else speaks pkg-config.
 DEPS      := gcc libc6-dev pkg-config libsqlite3-dev libzstd-dev libxxhash-dev libroaring-dev libjansson-dev
-DEPS_TEST := python3 gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user clang-14 libclang-rt-14-dev
+DEPS_TEST := python3 clang-14 libclang-rt-14-dev
+ifneq ($(shell uname -m),aarch64)
+DEPS_TEST += gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user
+endif
 
 # $(call apt_install,PACKAGES): install those that are missing, as root or through sudo.
 define apt_install
