@@ -103,11 +103,10 @@ VDB_FLOAT_KERNEL(vdb_avx512_cosine_bf16_bf16, VDB_OP_COSINE, VECDB_BF16, VECDB_B
 
 /* ---------------------------------------------------------------- integers */
 
+#include "simd/kernels_avx512_bytes.h"
+
 #define INTEGER_BLOCK 32
-#define BITS_BLOCK 64
 typedef __m512i integers; /* 32 values of 16 bits */
-typedef __m512i counts;
-typedef __m512i bits;
 
 FORCED integers widen_bytes(int type, __m256i bytes)
 {
@@ -122,10 +121,6 @@ FORCED integers integers_load_tail(int type, const uint8_t *row, uint32_t d)
     uint32_t rest = d % INTEGER_BLOCK;
     return widen_bytes(type, _mm256_maskz_loadu_epi8((1u << rest) - 1, row + d - rest));
 }
-FORCED counts counts_zero(void)
-{
-    return _mm512_setzero_si512();
-}
 FORCED counts integers_dot(int type, counts sum, integers q, integers x)
 {
     (void)type;
@@ -139,25 +134,12 @@ FORCED counts integers_l2(int type, counts sum, integers q, integers x)
 {
     return integers_square(type, sum, _mm512_sub_epi16(q, x));
 }
-FORCED uint32_t counts_sum(counts v)
-{
-    return (uint32_t)_mm512_reduce_add_epi32(v);
-}
 FORCED uint32_t integers_bias(int type, const uint8_t *query, uint32_t d)
 {
     (void)type, (void)query, (void)d;
     return 0;
 }
 
-FORCED bits bits_load(const uint8_t *p)
-{
-    return _mm512_loadu_si512(p);
-}
-FORCED bits bits_load_tail(const uint8_t *row, uint32_t n_bytes)
-{
-    uint32_t rest = n_bytes % BITS_BLOCK;
-    return _mm512_maskz_loadu_epi8((UINT64_C(1) << rest) - 1, row + n_bytes - rest);
-}
 FORCED counts bits_count(counts sum, bits q, bits x)
 {
     const __m512i nibble_counts =

@@ -19,40 +19,22 @@
  */
 #if defined(__x86_64__)
 
-#include <immintrin.h>
-
-#include "simd/kernels_private.h"
+#include "simd/kernels_avx512_bytes.h"
 
 #define INTEGER_BLOCK 64
-#define BITS_BLOCK 64
 #define MASKED_LOADS 1
 typedef __m512i integers; /* 64 bytes as they are */
-typedef __m512i counts;
-typedef __m512i bits;
 #define FORCED static inline __attribute__((always_inline))
 
-FORCED __m512i load_block(const uint8_t *p)
-{
-    return _mm512_loadu_si512(p);
-}
-FORCED __m512i load_block_tail(const uint8_t *row, uint32_t n_bytes)
-{
-    uint32_t rest = n_bytes % 64;
-    return _mm512_maskz_loadu_epi8((UINT64_C(1) << rest) - 1, row + n_bytes - rest);
-}
 FORCED integers integers_load(int type, const uint8_t *p)
 {
     (void)type;
-    return load_block(p);
+    return bits_load(p);
 }
 FORCED integers integers_load_tail(int type, const uint8_t *row, uint32_t d)
 {
     (void)type;
-    return load_block_tail(row, d);
-}
-FORCED counts counts_zero(void)
-{
-    return _mm512_setzero_si512();
+    return bits_load_tail(row, d);
 }
 FORCED counts integers_dot(int type, counts sum, integers q, integers x)
 {
@@ -75,10 +57,6 @@ FORCED counts integers_l2(int type, counts sum, integers q, integers x)
     __m512i below = type == VECDB_I8 ? _mm512_min_epi8(q, x) : _mm512_min_epu8(q, x);
     return square_unsigned(sum, _mm512_sub_epi8(above, below));
 }
-FORCED uint32_t counts_sum(counts v)
-{
-    return (uint32_t)_mm512_reduce_add_epi32(v);
-}
 /* 128 * sum(q), negative for u8. */
 FORCED uint32_t integers_bias(int type, const uint8_t *query, uint32_t d)
 {
@@ -88,14 +66,6 @@ FORCED uint32_t integers_bias(int type, const uint8_t *query, uint32_t d)
     return type == VECDB_I8 ? sum * 128 : 0 - sum * 128;
 }
 
-FORCED bits bits_load(const uint8_t *p)
-{
-    return load_block(p);
-}
-FORCED bits bits_load_tail(const uint8_t *row, uint32_t n_bytes)
-{
-    return load_block_tail(row, n_bytes);
-}
 FORCED counts bits_count(counts sum, bits q, bits x)
 {
     return _mm512_add_epi64(sum, _mm512_popcnt_epi64(_mm512_xor_si512(q, x)));

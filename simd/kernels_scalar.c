@@ -125,15 +125,22 @@ FORCED void sum4(vec a, vec b, vec c, vec d, float *out)
 
 VDB_FLOAT_KERNELS(scalar)
 
+static double value_at(int type, const void *values, uint32_t i)
+{
+    uint32_t aligned = 0; /* vdb_floats_of wants its values aligned, and rows need not be */
+    float value;
+    memcpy(&aligned, (const char *)values + i * size_of(type), size_of(type));
+    vdb_floats_of(type, &aligned, 1, &value);
+    return value;
+}
+
 float vdb_cosine_careful(const void *query, int query_type, const void *row, int row_type, uint32_t dimension)
 {
     double dot = 0, square = 0;
     for (uint32_t i = 0; i < dimension; i++) {
-        float q, x;
-        vdb_floats_of(query_type, (const char *)query + i * size_of(query_type), 1, &q);
-        vdb_floats_of(row_type, (const char *)row + i * size_of(row_type), 1, &x);
-        dot += (double)q * x;
-        square += (double)x * x;
+        double q = value_at(query_type, query, i), x = value_at(row_type, row, i);
+        dot += q * x;
+        square += x * x;
     }
     return square == 0 ? 0 : (float)(dot / sqrt(square));
 }

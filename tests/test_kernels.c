@@ -114,17 +114,25 @@ struct truth {
     double exact, bound;
 };
 
+static double value_at(int type, const void *values, uint32_t i)
+{
+    uint32_t aligned = 0;
+    float value;
+    size_t size = vdb_vector_bytes(type, 1);
+    memcpy(&aligned, (const char *)values + i * size, size);
+    vdb_floats_of(type, &aligned, 1, &value);
+    return value;
+}
+
 static struct truth truth_of(int op, int query_type, const void *query, int row_type, const void *row, uint32_t d)
 {
     double dot = 0, l2 = 0, qq = 0, xx = 0;
     for (uint32_t i = 0; i < d; i++) {
-        float q, x;
-        vdb_floats_of(query_type, (const char *)query + i * vdb_vector_bytes(query_type, 1), 1, &q);
-        vdb_floats_of(row_type, (const char *)row + i * vdb_vector_bytes(row_type, 1), 1, &x);
-        dot += (double)q * x;
-        l2 += ((double)q - x) * ((double)q - x);
-        qq += (double)q * q;
-        xx += (double)x * x;
+        double q = value_at(query_type, query, i), x = value_at(row_type, row, i);
+        dot += q * x;
+        l2 += (q - x) * (q - x);
+        qq += q * q;
+        xx += x * x;
     }
     double least = d * 0x1p-126, factor = vdb_kernel_error(d);
     switch (op) {
@@ -493,7 +501,8 @@ TEST(widening_any_number_of_values_at_any_address_reads_and_writes_no_more)
                 uint8_t *from = fence_last(&values, vdb_vector_bytes(type, n));
                 float *to = fence_last(&floats, n * 4), expected[131];
                 fill(type, from, n, UNIFORM, &random);
-                vdb_floats_of(type, from, n, expected);
+                for (uint32_t i = 0; i < n; i++)
+                    expected[i] = (float)value_at(type, from, i);
                 if (n < 131)
                     to[-1] = 12345;
                 tables[t]->widen[type](from, n, to);
