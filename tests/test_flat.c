@@ -6,6 +6,7 @@
  * floats; and it ends cleanly where a pin, an allocation or the caller stops it.
  */
 #include <float.h>
+#include <limits.h>
 #include <math.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -27,6 +28,11 @@ static void *get_memory(size_t n)
 static void give_back(void *block)
 {
     free(block);
+}
+
+static void *resize(void *block, size_t n)
+{
+    return realloc(block, n);
 }
 
 #include "index/index.h"
@@ -449,4 +455,442 @@ RANDOM_TEST(u8, VECDB_U8)
 TEST(random_bit_rows_are_answered_as_the_oracle_does)
 {
     random_worlds(VECDB_BIT, VECDB_HAMMING, 30);
+}
+
+/* ------------------------------------------------------------------ the distance itself */
+
+TEST(exact_distances_agree_with_long_double_arithmetic)
+{
+    struct vdb_random random = {test_seed()};
+    static const int types[] = {VECDB_F32, VECDB_F16, VECDB_BF16, VECDB_I8, VECDB_U8};
+    for (int round = 0; round < 3000; round++) {
+        int type = types[round % 5];
+        uint32_t dimension = 1 + (uint32_t)vdb_random_below(&random, 700);
+        float query[700], values[700];
+        uint8_t row[2800] __attribute__((aligned(16)));
+        long double square = 0, product = 0, q2 = 0, x2 = 0, sizes = 0;
+        for (uint32_t i = 0; i < dimension; i++) {
+            query[i] = random_value(VECDB_F32, false, &random);
+            values[i] = random_value(type, false, &random);
+        }
+        convert(VECDB_F32, type, dimension, values, row);
+        vdb_floats_of(type, row, dimension, values);
+        for (uint32_t i = 0; i < dimension; i++) {
+            long double difference = (long double)query[i] - values[i];
+            square += difference * difference;
+            product += (long double)query[i] * values[i];
+            sizes += fabsl((long double)query[i] * values[i]);
+            q2 += (long double)query[i] * query[i];
+            x2 += (long double)values[i] * values[i];
+        }
+        double l2 = vdb_exact_distance(VECDB_L2, type, dimension, query, row);
+        double ip = vdb_exact_distance(VECDB_IP, type, dimension, query, row);
+        double cosine = vdb_exact_distance(VECDB_COSINE, type, dimension, query, row);
+        CHECK_LE(fabsl(l2 - sqrtl(square)), 1e-13L * sqrtl(square));
+        CHECK_LE(fabsl(ip + product), 1e-13L * sizes);
+        long double angle = x2 > 0 && q2 > 0 ? product / sqrtl(q2 * x2) : 0;
+        CHECK_LE(fabsl(cosine - (1 - angle)), 1e-13L);
+    }
+}
+
+TEST(a_vector_is_at_distance_zero_from_itself_and_two_from_its_opposite)
+{
+    struct vdb_random random = {test_seed()};
+    for (int round = 0; round < 2000; round++) {
+        float query[97], opposite[97];
+        float scale = ldexpf(1, (int)vdb_random_below(&random, 200) - 100);
+        for (int i = 0; i < 97; i++) {
+            query[i] = random_value(VECDB_F32, false, &random) * scale;
+            opposite[i] = -query[i];
+        }
+        CHECK_DOUBLE(vdb_exact_distance(VECDB_L2, VECDB_F32, 97, query, query), 0);
+        CHECK_DOUBLE(vdb_exact_distance(VECDB_COSINE, VECDB_F32, 97, query, query), 0);
+        CHECK_DOUBLE(vdb_exact_distance(VECDB_COSINE, VECDB_F32, 97, query, opposite), 2);
+    }
+    static const float zero[97], one[97] = {1};
+    CHECK_DOUBLE(vdb_exact_distance(VECDB_COSINE, VECDB_F32, 97, one, zero), 1);
+    CHECK_DOUBLE(vdb_exact_distance(VECDB_COSINE, VECDB_F32, 97, zero, zero), 1);
+    CHECK(!signbit(vdb_exact_distance(VECDB_IP, VECDB_F32, 97, one, zero)));
+    static const float huge[97] = {INFINITY, -INFINITY};
+    CHECK_DOUBLE(vdb_exact_distance(VECDB_IP, VECDB_F32, 97, huge, huge), -INFINITY);
+    CHECK_DOUBLE(vdb_exact_distance(VECDB_L2, VECDB_F32, 97, huge, huge), INFINITY); /* inf - inf */
+}
+
+/* ------------------------------------------------------------------ data made to mislead floats */
+
+enum trap { HUGE_VALUES, TINY_VALUES, MIXED_MAGNITUDES, CANCELLATION, NEAR_TIES, ONE_VECTOR, SCALED_COPIES, N_TRAPS };
+
+static void set_trap_row(enum trap trap, uint32_t row, uint32_t dimension, const float *base, float *values,
+                         struct vdb_random *random)
+{
+    float sign = 1;
+    int shift = 0;
+    if (trap == MIXED_MAGNITUDES)
+        shift = (int)vdb_random_below(random, 250) - 125;
+    for (uint32_t i = 0; i < dimension; i++) {
+        float v = random_value(VECDB_F32, false, random);
+        switch (trap) {
+        case HUGE_VALUES: /* squares overflow, for some rows even single values nearly do */
+            values[i] = v * (row % 3 ? 0x1p126f : 0x1p62f);
+            break;
+        case TINY_VALUES: /* squares vanish; some values are subnormal */
+            values[i] = v * (row % 3 ? 0x1p-70f : 0x1p-130f);
+            break;
+        case MIXED_MAGNITUDES:
+            values[i] = ldexpf(v, shift);
+            break;
+        case CANCELLATION: /* large products that cancel, what is left is small */
+            values[i] = base[i] * (1 + (float)vdb_random_below(random, 3) * 0x1p-23f) * sign;
+            if (i % 2)
+                values[i] = base[i - 1] == 0 ? 0 : values[i - 1];
+            break;
+        case NEAR_TIES: /* within an ulp of one another */
+            values[i] = base[i];
+            if (vdb_random_below(random, dimension) == 0)
+                values[i] = nextafterf(base[i], v);
+            break;
+        case ONE_VECTOR:
+            values[i] = base[i];
+            break;
+        default: /* equal under cosine, but for rounding */
+            values[i] = base[i] * (float)(row % 37 + 1);
+            break;
+        }
+    }
+}
+
+static void set_trap(struct world *world, enum trap trap, struct vdb_random *random)
+{
+    uint32_t dimension = world->dimension;
+    float *base = get_memory(dimension * sizeof *base), *values = get_memory(dimension * sizeof *values);
+    float *queries = world->queries;
+    for (uint32_t i = 0; i < dimension; i++)
+        base[i] = random_value(VECDB_F32, false, random) + 1.5f;
+    for (uint32_t row = 0; row < world->n_rows; row++) {
+        set_trap_row(trap, row, dimension, base, values, random);
+        set_row(world, row, values);
+    }
+    for (size_t q = 0; q < world->n_queries; q++) {
+        set_trap_row(trap, (uint32_t)vdb_random_below(random, 1000), dimension, base, values, random);
+        for (uint32_t i = 0; i < dimension; i++) /* products alternate in sign and cancel */
+            queries[q * dimension + i] = trap == CANCELLATION && i % 2 ? -values[i] * 0x1p20f
+                                         : trap == CANCELLATION        ? values[i] * 0x1p20f
+                                                                       : values[i];
+    }
+    give_back(base);
+    give_back(values);
+}
+
+static void spring_traps(enum trap trap)
+{
+    static const int metrics[] = {VECDB_L2, VECDB_IP, VECDB_COSINE};
+    static const uint32_t dimensions[] = {2, 33, 256}, ks[] = {1, 7, 100};
+    struct vdb_random random = {test_seed() + trap};
+    for (int m = 0; m < 3; m++)
+        for (int d = 0; d < 3; d++) {
+            struct world world;
+            init_world(&world, metrics[m], VECDB_F32, dimensions[d], 700, 9);
+            set_trap(&world, trap, &random);
+            lay_out(&world, d == 1 ? 0 : 64, 0, false, &random);
+            run_everywhere(&world, ks[(m + d) % 3], "trap");
+            release_world(&world);
+        }
+}
+
+TEST(huge_values_whose_squares_overflow_do_not_mislead)
+{
+    spring_traps(HUGE_VALUES);
+}
+
+TEST(tiny_values_whose_squares_vanish_do_not_mislead)
+{
+    spring_traps(TINY_VALUES);
+}
+
+TEST(rows_of_very_different_magnitudes_do_not_mislead)
+{
+    spring_traps(MIXED_MAGNITUDES);
+}
+
+TEST(products_that_cancel_do_not_mislead)
+{
+    spring_traps(CANCELLATION);
+}
+
+TEST(rows_within_an_ulp_of_one_another_are_put_in_order)
+{
+    spring_traps(NEAR_TIES);
+}
+
+TEST(all_ties_with_the_last_hit_are_returned)
+{
+    spring_traps(ONE_VECTOR); /* 700 equal rows */
+}
+
+TEST(multiples_of_one_vector_under_cosine_are_put_in_order)
+{
+    spring_traps(SCALED_COPIES);
+}
+
+/* ------------------------------------------------------------------ the same bits everywhere */
+
+TEST(layout_and_storage_type_do_not_change_a_bit)
+{
+    struct vdb_random random = {test_seed()};
+    struct world world;
+    init_world(&world, VECDB_COSINE, VECDB_F32, 48, 1500, 10);
+    fill_at_random(&world, &random);
+    vecdb_error err = {0};
+    struct vdb_search search = search_of(&world, 20, vdb_kernels_choose(NULL));
+    struct vdb_answer first = {0}, answer;
+    static const uint32_t sizes[] = {1500, 1, 7, 64, 0, 0};
+    for (size_t s = 0; s < 6; s++) {
+        lay_out(&world, sizes[s], 4 * s, s % 2, &random);
+        struct vdb_blocks blocks = blocks_of(&world);
+        CHECK_OK(err, vdb_flat_search(&search, &blocks, &answer, &err));
+        if (s == 0) {
+            first = answer;
+            continue;
+        }
+        CHECK(!memcmp(answer.first, first.first, (world.n_queries + 1) * sizeof *first.first));
+        for (size_t i = 0; i < first.first[world.n_queries]; i++)
+            CHECK(answer.hits[i].slot == first.hits[i].slot && answer.hits[i].distance == first.hits[i].distance);
+        vdb_answer_release(&memory, &answer);
+    }
+    vdb_answer_release(&memory, &first);
+    release_world(&world);
+}
+
+TEST(rows_larger_than_a_slab_and_blocks_larger_than_a_slab_are_searched)
+{
+    struct vdb_random random = {test_seed()};
+    struct world world;
+    init_world(&world, VECDB_COSINE, VECDB_I8, 300000, 5, 9);
+    fill_at_random(&world, &random);
+    lay_out(&world, 3, 0, false, &random);
+    run_and_check(&world, 2, vdb_kernels_choose(NULL), NULL, 1, "large rows");
+    release_world(&world);
+    init_world(&world, VECDB_IP, VECDB_F16, 2000, 400, 17);
+    fill_at_random(&world, &random);
+    lay_out(&world, 399, 0, false, &random);
+    run_and_check(&world, 10, vdb_kernels_choose(NULL), NULL, 1, "large blocks");
+    release_world(&world);
+}
+
+TEST(many_queries_go_through_in_chunks)
+{
+    struct vdb_random random = {test_seed()};
+    struct world world;
+    init_world(&world, VECDB_L2, VECDB_F32, 4, 60, 4500);
+    fill_at_random(&world, &random);
+    lay_out(&world, 16, 0, false, &random);
+    run_and_check(&world, 3, vdb_kernels_choose(NULL), NULL, 1, "4500 queries");
+    release_world(&world);
+}
+
+TEST(no_rows_no_blocks_and_no_queries_give_empty_answers)
+{
+    struct vdb_random random = {test_seed()};
+    struct world world;
+    init_world(&world, VECDB_L2, VECDB_F32, 4, 0, 12);
+    run_and_check(&world, 5, vdb_kernels_choose(NULL), NULL, 1, "no blocks");
+    lay_out(&world, 0, 0, false, &random);
+    run_and_check(&world, 5, vdb_kernels_choose(NULL), NULL, 1, "an empty block");
+    world.n_queries = 0;
+    run_and_check(&world, 5, vdb_kernels_choose(NULL), NULL, 1, "no queries");
+    release_world(&world);
+}
+
+TEST(a_search_without_k_is_refused)
+{
+    struct world world;
+    init_world(&world, VECDB_L2, VECDB_F32, 4, 1, 1);
+    struct vdb_search search = search_of(&world, 0, vdb_kernels_choose(NULL));
+    struct vdb_blocks blocks = blocks_of(&world);
+    struct vdb_answer answer;
+    vecdb_error err;
+    CHECK_FAILS(err, VECDB_INVALID, "k", vdb_flat_search(&search, &blocks, &answer, &err));
+    release_world(&world);
+}
+
+/* ------------------------------------------------------------------ failures */
+
+/* A world of 400 rows in 40 blocks, and an answer that a failed search must not touch. */
+static void make_small_world(struct world *world, size_t n_queries)
+{
+    struct vdb_random random = {test_seed()};
+    init_world(world, VECDB_COSINE, VECDB_F16, 24, 400, n_queries);
+    fill_at_random(world, &random);
+    lay_out(world, 10, 0, false, &random);
+}
+
+TEST(a_pin_that_fails_ends_the_search_with_its_error_and_nothing_stays_pinned)
+{
+    for (size_t n_queries = 1; n_queries <= 9; n_queries += 8) {
+        struct world world;
+        make_small_world(&world, n_queries);
+        struct vdb_pool *pool = make_pool(3);
+        struct vdb_blocks blocks = blocks_of(&world);
+        long n_failed = 0;
+        for (int n_threads = 1; n_threads <= 3; n_threads += 2)
+            for (long n = 0;; n++) {
+                struct vdb_search search = search_of(&world, 30, vdb_kernels_choose(NULL));
+                struct vdb_answer answer = {.n_blocks = 12345};
+                vecdb_error err = {0};
+                search.pool = pool;
+                search.n_threads = n_threads;
+                world.n_pins = 0;
+                world.fail_at_pin = n;
+                int status = vdb_flat_search(&search, &blocks, &answer, &err);
+                CHECK_INT(world.n_pinned, 0);
+                if (status == VECDB_OK) {
+                    vdb_answer_release(&memory, &answer);
+                    break;
+                }
+                n_failed++;
+                CHECK_INT(status, VECDB_CORRUPT);
+                CHECK_INT(err.status, VECDB_CORRUPT);
+                CHECK_CONTAINS(err.message, "is damaged");
+                CHECK(answer.n_blocks == 12345 && !answer.hits && !answer.first);
+                CHECK_INT(vdb_flat_search(&search, &blocks, &answer, NULL), VECDB_CORRUPT);
+            }
+        CHECK(n_failed > 80); /* the scan's pins, and those of the exact distances */
+        vdb_pool_free(pool);
+        release_world(&world);
+    }
+}
+
+struct limited {
+    _Atomic long n_left;
+};
+
+static void *allocate(void *context, size_t size)
+{
+    struct limited *limited = context;
+    return atomic_fetch_sub(&limited->n_left, 1) > 0 ? get_memory(size) : NULL;
+}
+
+static void *reallocate(void *context, void *block, size_t size)
+{
+    struct limited *limited = context;
+    if (atomic_fetch_sub(&limited->n_left, 1) <= 0)
+        return NULL;
+    return resize(block, size);
+}
+
+static void release(void *context, void *block)
+{
+    (void)context;
+    give_back(block);
+}
+
+TEST(an_allocation_that_fails_is_reported_and_leaks_nothing)
+{
+    for (int variant = 0; variant < 4; variant++) {
+        struct limited limited = {LONG_MAX};
+        vecdb_allocator allocator = {allocate, reallocate, release, &limited};
+        vdb_memory_init(&memory, &allocator);
+        struct world world;
+        make_small_world(&world, variant % 2 ? 9 : 2);
+        struct vdb_pool *pool = make_pool(2);
+        size_t used = vdb_memory_used(&memory);
+        struct vdb_blocks blocks = blocks_of(&world);
+        long n = 0;
+        for (;; n++) {
+            struct vdb_search search = search_of(&world, variant < 2 ? 600 : 1, vdb_kernels_choose(NULL));
+            struct vdb_answer answer = {.n_blocks = 12345};
+            vecdb_error err = {0};
+            search.pool = pool;
+            search.n_threads = 2;
+            limited.n_left = n;
+            int status = vdb_flat_search(&search, &blocks, &answer, &err);
+            limited.n_left = LONG_MAX;
+            CHECK_INT(world.n_pinned, 0);
+            if (status == VECDB_OK) {
+                vdb_answer_release(&memory, &answer);
+                CHECK_SIZE(vdb_memory_used(&memory), used);
+                break;
+            }
+            CHECK_INT(status, VECDB_NOMEM);
+            CHECK_CONTAINS(err.message, "memory");
+            CHECK_INT(answer.n_blocks, 12345);
+            CHECK_SIZE(vdb_memory_used(&memory), used);
+        }
+        CHECK(n > 5);
+        vdb_pool_free(pool);
+        release_world(&world);
+    }
+}
+
+struct brake {
+    _Atomic int n_calls;
+    int stop_at;
+};
+
+static int ask(void *context, vecdb_error *err)
+{
+    struct brake *brake = context;
+    if (atomic_fetch_add(&brake->n_calls, 1) + 1 < brake->stop_at)
+        return VECDB_OK;
+    if (err) {
+        err->status = VECDB_INTERRUPTED;
+        snprintf(err->message, sizeof err->message, "the caller had enough");
+    }
+    return VECDB_INTERRUPTED;
+}
+
+TEST(a_search_is_stopped_when_the_caller_says_so)
+{
+    struct vdb_random random = {test_seed()};
+    for (size_t n_queries = 1; n_queries <= 32; n_queries += 31) {
+        struct world world;
+        init_world(&world, VECDB_L2, VECDB_F32, 1024, 6000, n_queries); /* 24 MB */
+        for (size_t i = 0; i < 6000u * 1024; i++)
+            ((float *)(void *)world.rows)[i] = (float)(vdb_random_next(&random) % 100);
+        lay_out(&world, 16, 0, false, &random);
+        struct vdb_pool *pool = make_pool(2);
+        struct vdb_blocks blocks = blocks_of(&world);
+        for (int n_threads = 1; n_threads <= 2; n_threads++) {
+            struct brake brake = {.stop_at = 1000000};
+            struct vdb_search search = search_of(&world, 10, vdb_kernels_choose(NULL));
+            struct vdb_answer answer = {.n_blocks = 12345};
+            vecdb_error err = {0};
+            search.pool = pool;
+            search.n_threads = n_threads;
+            search.stop = ask;
+            search.stop_context = &brake;
+            CHECK_OK(err, vdb_flat_search(&search, &blocks, &answer, &err));
+            CHECK(brake.n_calls >= 3 && brake.n_calls < 200);
+            vdb_answer_release(&memory, &answer);
+            brake = (struct brake){.stop_at = 2};
+            answer.n_blocks = 12345;
+            CHECK_FAILS(err, VECDB_INTERRUPTED, "enough", vdb_flat_search(&search, &blocks, &answer, &err));
+            CHECK_INT(world.n_pinned, 0);
+            CHECK_INT(answer.n_blocks, 12345);
+        }
+        vdb_pool_free(pool);
+        release_world(&world);
+    }
+}
+
+TEST(a_repeated_search_allocates_a_handful_of_blocks_and_returns_them_all)
+{
+    struct limited limited = {LONG_MAX};
+    vecdb_allocator allocator = {allocate, reallocate, release, &limited};
+    vdb_memory_init(&memory, &allocator);
+    struct world world;
+    make_small_world(&world, 100);
+    struct vdb_blocks blocks = blocks_of(&world);
+    struct vdb_search search = search_of(&world, 10, vdb_kernels_choose(NULL));
+    for (int round = 0; round < 3; round++) {
+        struct vdb_answer answer;
+        vecdb_error err = {0};
+        limited.n_left = 1000;
+        CHECK_OK(err, vdb_flat_search(&search, &blocks, &answer, &err));
+        CHECK_LE(1000 - limited.n_left, 16);
+        limited.n_left = LONG_MAX;
+        vdb_answer_release(&memory, &answer);
+        CHECK_SIZE(vdb_memory_used(&memory), 0);
+    }
+    release_world(&world);
 }
