@@ -34,6 +34,8 @@ struct vdb_checked;
 struct vdb_checked_options {
     struct vdb_memory *memory;
     struct vdb_state *state;
+    const char *path;               /* of the catalog: its checkpoints are marked in `state` */
+    bool readonly;                  /* never make or write a file of the catalog's */
     sqlite3_vfs *base;              /* NULL: SQLite's default */
     const struct vdb_io_hook *hook; /* NULL, or faults for tests */
 };
@@ -47,6 +49,13 @@ const char *vdb_checked_name(const struct vdb_checked *checked);
 /* What the shim found last: a sentence such as "catalog.sqlite: page 17 is damaged (checksum)", or
  * NULL when nothing was found. SQLite only passes on SQLITE_CORRUPT or SQLITE_IOERR_DATA. */
 bool vdb_checked_damage(struct vdb_checked *checked, char *sentence, size_t n_bytes);
+
+/* Before the first connection: does the WAL hold what the mark in `state` asks for? OK without a
+ * mark; else CORRUPT. */
+int vdb_checked_test_mark(struct vdb_checked *checked, vecdb_error *err);
+
+/* Bytes that went through the shim since it was made. */
+void vdb_checked_get_bytes(const struct vdb_checked *checked, uint64_t *n_read, uint64_t *n_written);
 
 /* Verify every page of the main file, and every committed frame of the WAL, through the VFS of an
  * open connection (never by opening the file). Tells each problem. */

@@ -11,7 +11,7 @@
  *   2. BEGIN IMMEDIATE
  *   3. the caller's statements; what they name in vector files has been synced before
  *   4. UPDATE the sequence number; COMMIT (fsync of the WAL with full durability)
- *   5. raise the number in `state`
+ *   5. raise the numbers in `state` (without full durability, only the visible one)
  *   6. when the WAL has 2,000 frames: TRUNCATE checkpoint, with a busy limit of 50 ms
  *   7. open the gate
  * synchronous=FULL (or NORMAL), wal_autocheckpoint=0, PERSIST_WAL, mmap_size=0, page_size 4096 with 8
@@ -54,6 +54,7 @@ struct vdb_connection {
     struct vdb_catalog *catalog;
     struct vdb_statements *statements; /* a cache by (kind, number); see vdb_prepare */
     struct vdb_connection *next;       /* in the pool */
+    struct vdb_connection *next_open;  /* of all that are open */
 };
 
 int vdb_catalog_open(const struct vdb_catalog_options *options, struct vdb_catalog **catalog, vecdb_error *err);

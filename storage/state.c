@@ -11,7 +11,8 @@
  *         40      8  sequence: number in the low 48 bits, CRC-16 of it in the high 16
  *         48      8  mark: frames in the low 32 bits, salt-2 in the high 32; zero: no mark
  *         56      8  XXH3-64 of bytes 48..55, seeded with MARK_SEED
- *         64   4032  zeros
+ *         64      8  durable: as sequence
+ *         72   4024  zeros
  *
  * All numbers are little-endian. The locks are bytes behind the end of the file: A the turnstile,
  * B the write lock, M the maintainer's, H the header's.
@@ -20,7 +21,8 @@
  *   1. The first 40 bytes are written by one pwrite under lock H and read under it, so nobody sees
  *      half of them. A file of zeros, or an empty one, is a creation that was cut off, and is the
  *      same as a missing file. No temporary name, hence no debris.
- *   2. The sequence only grows: raised by compare-and-swap, never stored.
+ *   2. The numbers grow: they are raised by compare-and-swap, never stored. `sequence` alone goes back once,
+ *      at the open after a power cut.
  *   3. A mark is set and cleared by the holder of the gate only, by one pwrite of 16 bytes, and is
  *      on stable storage before the call returns.
  *   4. A word that fails its check is never overwritten: the damage stays visible.
@@ -62,7 +64,8 @@
 #define AT_STATIC_CHECK 32
 #define AT_SEQUENCE 40
 #define AT_MARK 48
-#define AT_ZEROS 64
+#define AT_DURABLE 64
+#define AT_ZEROS 72
 #define MARK_SEED 0x6d61726bu /* "mark" */
 #define NUMBER_MASK (((uint64_t)1 << 48) - 1)
 #define HEADER_WAIT_MS 5000 /* lock H is held for one fsync; a wait of seconds means a sick disk */
@@ -148,6 +151,7 @@ static void make_page(unsigned char page[VDB_STATE_BYTES], const unsigned char u
     make_static_part(page, uuid);
     vdb_store_u64(page + AT_SEQUENCE, word_of(0));
     vdb_store_u64(page + AT_MARK + 8, mark_check(0));
+    vdb_store_u64(page + AT_DURABLE, word_of(0));
 }
 
 static bool all_zero(const unsigned char *bytes, size_t n)
@@ -252,8 +256,9 @@ static int sync_file(const struct vdb_state *state, vecdb_error *err)
 static int sync_directory(struct vdb_state *state, vecdb_error *err)
 {
     const char *slash = strrchr(state->path, '/');
-    char *directory = slash ? vdb_strdup(state->memory, state->path, slash == state->path ? 1 : (size_t)(slash - state->path))
-                            : vdb_strdup(state->memory, ".", 1);
+    char *directory =
+        slash ? vdb_strdup(state->memory, state->path, slash == state->path ? 1 : (size_t)(slash - state->path))
+              : vdb_strdup(state->memory, ".", 1);
     if (!directory)
         return vdb_fail_memory(err, strlen(state->path));
     int os_error = ask_hook(state, VDB_IO_DIRECTORY);
@@ -342,7 +347,8 @@ static int map_file(struct vdb_state *state, vecdb_error *err)
     int os_error = ask_hook(state, VDB_IO_MAP);
     void *page = MAP_FAILED;
     if (!os_error) {
-        page = mmap(NULL, VDB_STATE_BYTES, state->writable ? PROT_READ | PROT_WRITE : PROT_READ, MAP_SHARED, state->fd, 0);
+        page =
+            mmap(NULL, VDB_STATE_BYTES, state->writable ? PROT_READ | PROT_WRITE : PROT_READ, MAP_SHARED, state->fd, 0);
         if (page == MAP_FAILED)
             os_error = errno;
     }
@@ -379,6 +385,8 @@ static int open_page(struct vdb_state *state, bool readonly, vecdb_error *err)
         return rc;
     uint64_t sequence;
     rc = vdb_state_sequence(state, &sequence, err);
+    if (!rc)
+        rc = vdb_state_durable(state, &sequence, err);
     if (rc)
         return rc;
     for (int attempt = 0; load_word(state, AT_MARK + 8) != mark_check(load_word(state, AT_MARK)); attempt++) {
@@ -514,13 +522,23 @@ int vdb_state_adopt(struct vdb_state *state, const unsigned char uuid[16], vecdb
 
 /* ---- sequence and mark */
 
-int vdb_state_sequence(const struct vdb_state *state, uint64_t *sequence, vecdb_error *err)
+static int get_number(const struct vdb_state *state, size_t at, uint64_t *sequence, vecdb_error *err)
 {
-    uint64_t word = load_word(state, AT_SEQUENCE);
+    uint64_t word = load_word(state, at);
     if (word != word_of(word))
-        return fail_damaged(state, "the sequence number is damaged (checksum)", err);
+        return fail_damaged(state, "a sequence number is damaged (checksum)", err);
     *sequence = word & NUMBER_MASK;
     return VECDB_OK;
+}
+
+int vdb_state_sequence(const struct vdb_state *state, uint64_t *sequence, vecdb_error *err)
+{
+    return get_number(state, AT_SEQUENCE, sequence, err);
+}
+
+int vdb_state_durable(const struct vdb_state *state, uint64_t *sequence, vecdb_error *err)
+{
+    return get_number(state, AT_DURABLE, sequence, err);
 }
 
 uint64_t vdb_state_word(const struct vdb_state *state)
@@ -528,19 +546,38 @@ uint64_t vdb_state_word(const struct vdb_state *state)
     return load_word(state, AT_SEQUENCE);
 }
 
-void vdb_state_raise(struct vdb_state *state, uint64_t sequence)
+static bool swap_word(struct vdb_state *state, size_t at, uint64_t *word, uint64_t sequence)
+{
+    uint64_t native = little(*word);
+    bool swapped = __atomic_compare_exchange_n((uint64_t *)(void *)(state->page + at), &native,
+                                               little(word_of(sequence)), false, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE);
+    *word = little(native);
+    return swapped;
+}
+
+static void raise_number(struct vdb_state *state, size_t at, uint64_t sequence)
 {
     if (!state->writable)
         return;
-    uint64_t *at = (uint64_t *)(void *)(state->page + AT_SEQUENCE);
-    uint64_t old = __atomic_load_n(at, __ATOMIC_ACQUIRE);
-    for (;;) {
-        uint64_t word = little(old);
-        if (word != word_of(word) || (word & NUMBER_MASK) >= sequence)
-            return;
-        if (__atomic_compare_exchange_n(at, &old, little(word_of(sequence)), false, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE))
-            return;
-    }
+    uint64_t word = load_word(state, at);
+    while (word == word_of(word) && (word & NUMBER_MASK) < sequence && !swap_word(state, at, &word, sequence))
+        continue;
+}
+
+void vdb_state_raise(struct vdb_state *state, uint64_t sequence)
+{
+    raise_number(state, AT_SEQUENCE, sequence);
+}
+
+void vdb_state_raise_durable(struct vdb_state *state, uint64_t sequence)
+{
+    raise_number(state, AT_DURABLE, sequence);
+}
+
+void vdb_state_lower(struct vdb_state *state, uint64_t word, uint64_t sequence)
+{
+    if (state->writable)
+        swap_word(state, AT_SEQUENCE, &word, sequence);
 }
 
 static int write_mark(struct vdb_state *state, uint64_t mark, vecdb_error *err)
@@ -583,7 +620,8 @@ bool vdb_state_get_mark(const struct vdb_state *state, uint32_t *n_frames, uint3
 
 static int fail_busy(vecdb_error *err, uint32_t wait_ms)
 {
-    return vdb_fail(err, VECDB_BUSY, "another writer has held the database for %u ms; try again, or raise the busy timeout",
+    return vdb_fail(err, VECDB_BUSY,
+                    "another writer has held the database for %u ms; try again, or raise the busy timeout",
                     (unsigned)wait_ms);
 }
 

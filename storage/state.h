@@ -3,9 +3,12 @@
  * storage/state.h - the file `state`: one page of memory that all processes of a database share
  *
  * It holds what SQLite has no place for (bytes in FORMAT.md, "state"):
- *   sequence     the number of the last durable commit: one 64-bit word, 48 bits of number and 16
- *                bits of check, raised by compare-and-swap maximum after a commit is durable. A
- *                catalog that opens below it has lost commits: it is damaged, not merely older.
+ *   sequence     the number of the last commit: one 64-bit word, 48 bits of number and 16 bits of
+ *                check, raised by compare-and-swap maximum after the commit. Whoever sees the same
+ *                word has missed nothing.
+ *   durable      the number of the last commit known to be on stable storage, a word alike. A catalog
+ *                that opens below it has lost commits: it is damaged, not merely older. (Commits
+ *                without full durability raise only the first: a power cut may take them back.)
  *   mark         {frames, salt-2 of the WAL} while a checkpoint copies the WAL into the main file,
  *                synced when it is set and again when it is cleared (both: CATALOG.md, section 2).
  *                A catalog that opens with a mark must find that many valid frames.
@@ -56,11 +59,15 @@ void vdb_state_uuid(const struct vdb_state *state, unsigned char uuid[16]);
 /* False: it was opened read-only, or lies where we may not write. */
 bool vdb_state_writable(const struct vdb_state *state);
 
-/* The last durable commit known. CORRUPT when the word's check fails. */
+/* The last commit, and the last durable one. CORRUPT when a word's check fails. */
 int vdb_state_sequence(const struct vdb_state *state, uint64_t *sequence, vecdb_error *err);
+int vdb_state_durable(const struct vdb_state *state, uint64_t *sequence, vecdb_error *err);
 /* The word itself, unchecked: equal words, equal states. One atomic load. */
 uint64_t vdb_state_word(const struct vdb_state *state);
 void vdb_state_raise(struct vdb_state *state, uint64_t sequence);
+void vdb_state_raise_durable(struct vdb_state *state, uint64_t sequence);
+/* After a power cut took back commits that were not durable: replace `word`, if it is still there. */
+void vdb_state_lower(struct vdb_state *state, uint64_t word, uint64_t sequence);
 
 /* The checkpoint mark. set and clear sync the file. */
 int vdb_state_set_mark(struct vdb_state *state, uint32_t n_frames, uint32_t salt2, vecdb_error *err);

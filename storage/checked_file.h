@@ -1,0 +1,76 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * storage/checked_file.h - what the three files of the shim share: checked.c, checked_wal.c, checked_scrub.c
+ *
+ *     | struct checked_file | the file of the VFS beneath |      one piece of memory, SQLite's
+ */
+#ifndef VDB_STORAGE_CHECKED_FILE_H
+#define VDB_STORAGE_CHECKED_FILE_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+#include "checked.h"
+
+#define PAGE_BYTES VDB_CATALOG_PAGE_BYTES
+#define SUMMED_BYTES (PAGE_BYTES - VDB_CATALOG_RESERVE_BYTES)
+#define LOCK_PAGE (0x40000000 / PAGE_BYTES + 1) /* SQLite keeps its lock bytes there and never any data */
+
+/* The WAL: a header, then frames of a header and a page each. */
+#define WAL_HEADER_BYTES 32
+#define FRAME_HEADER_BYTES 24
+#define FRAME_BYTES (FRAME_HEADER_BYTES + PAGE_BYTES)
+
+struct vdb_checked {
+    sqlite3_vfs vfs; /* as registered; pAppData points here */
+    char name[32];
+    struct vdb_memory *memory;
+    struct vdb_state *state;
+    sqlite3_vfs *base;
+    const struct vdb_io_hook *hook;
+    char *path;     /* the catalog's, as SQLite will name it */
+    char *wal_path; /* a name that SQLite's VFS takes for a WAL's */
+    bool readonly;
+    _Atomic uint64_t n_read, n_written;
+    pthread_mutex_t mutex; /* of what follows */
+    bool damaged;
+    char sentence[256];
+};
+
+enum file_kind { FILE_MAIN, FILE_WAL, FILE_OTHER };
+
+struct checked_file {
+    sqlite3_file file;
+    struct vdb_checked *checked;
+    sqlite3_file *inner; /* the file of the VFS beneath */
+    const char *name;    /* SQLite's, valid while the file is open; NULL for a temporary file */
+    enum file_kind kind;
+    bool is_catalog;            /* kind MAIN: not an attached or a backup file */
+    bool in_checkpoint;         /* from SQLITE_FCNTL_CKPT_START to the sync that completes it */
+    bool mark_failed;           /* the mark could not be set: nothing may be copied */
+    int fault;                  /* which SQLITE_IOERR_* or SQLITE_FULL to answer then */
+    const volatile void *index; /* kind MAIN: region 0 of the WAL's index, when it is mapped */
+    struct checked_file *main;  /* kind WAL: the main file of the same connection */
+    unsigned char *page;        /* kinds MAIN and WAL: PAGE_BYTES for copies */
+};
+
+/* Note a sentence ("catalog.sqlite: " is put in front of it) and return SQLITE_IOERR_DATA. */
+int vdb_checked_note(struct vdb_checked *checked, const char *format, ...) __attribute__((format(printf, 2, 3)));
+
+/* Ask the hook. SQLITE_OK or the code to answer. */
+int vdb_checked_fault(struct vdb_checked *checked, enum vdb_io_op op, const char *name, int code);
+
+bool vdb_checked_page_is_good(const unsigned char *page, uint32_t number);
+
+/* Verify the page of a frame that was just read into `page` from `offset` of a WAL. */
+int vdb_checked_verify_frame(struct checked_file *wal, const unsigned char *page, sqlite3_int64 offset);
+
+/* What the WAL's index says: committed frames, and salt-2. False when it is not mapped. */
+bool vdb_checked_index(const struct checked_file *main, uint32_t *n_frames, uint32_t *salt2);
+
+/* Walk the frames of a WAL from its header on while their sums and salts are right, at most up to
+ * `n_wanted`. SQLite's code; `n_valid` is how many, `salt2` the header's. */
+int vdb_checked_walk_wal(struct vdb_checked *checked, sqlite3_file *wal, uint32_t n_wanted, uint32_t *n_valid,
+                         uint32_t *salt2);
+
+#endif
