@@ -86,11 +86,19 @@ INLINE void score_pass(int op, int n, const uint16_t *query, const char *rows, s
 INLINE void score_rows(int op, const void *query, const char *rows, size_t stride, size_t n_rows, uint32_t d,
                        float *out)
 {
+    const size_t pass_bytes = stride * ROWS;
+    const bool fetch = n_rows * stride >= VDB_FETCH_MIN_BYTES;
     size_t i = 0;
-    for (; i + ROWS <= n_rows; i += ROWS)
-        score_pass(op, ROWS, query, rows + i * stride, stride, d, out + i);
-    for (; i < n_rows; i++)
-        score_pass(op, 1, query, rows + i * stride, stride, d, out + i);
+    for (; i + ROWS <= n_rows && pass_bytes <= VDB_FETCH_BYTES; i += ROWS, rows += pass_bytes) {
+        if (fetch)
+            vdb_fetch_ahead(rows, pass_bytes);
+        score_pass(op, ROWS, query, rows, stride, d, out + i);
+    }
+    for (; i < n_rows; i++, rows += stride) {
+        if (fetch)
+            vdb_fetch_ahead(rows, stride);
+        score_pass(op, 1, query, rows, stride, d, out + i);
+    }
 }
 
 /* Is 2^-60 <= max |q_i| <= 1? Magnitudes of bf16 are ordered as their bits are; NaN is above. */

@@ -27,7 +27,7 @@
 #define VDB_SIMD_KERNELS_INTEGER_H
 
 #include <math.h>
-#include <string.h>
+#include <stdbool.h>
 
 #include "simd/kernels_private.h"
 
@@ -41,8 +41,7 @@ INTEGER_INLINE integers integers_load_tail(int type, const uint8_t *row, uint32_
     if (d >= INTEGER_BLOCK)
         return integers_load_last(type, row + d - INTEGER_BLOCK, d % INTEGER_BLOCK);
     uint8_t buffer[INTEGER_BLOCK] = {0};
-    for (uint32_t i = 0; i < d; i++)
-        buffer[INTEGER_BLOCK - d + i] = row[i];
+    vdb_copy_few(buffer + INTEGER_BLOCK - d, row, d);
     return integers_load_last(type, buffer, d);
 }
 
@@ -51,8 +50,7 @@ INTEGER_INLINE bits bits_load_tail(const uint8_t *row, uint32_t n_bytes)
     if (n_bytes >= BITS_BLOCK)
         return bits_load_last(row + n_bytes - BITS_BLOCK, n_bytes % BITS_BLOCK);
     uint8_t buffer[BITS_BLOCK] = {0};
-    for (uint32_t i = 0; i < n_bytes; i++)
-        buffer[BITS_BLOCK - n_bytes + i] = row[i];
+    vdb_copy_few(buffer + BITS_BLOCK - n_bytes, row, n_bytes);
     return bits_load_last(buffer, n_bytes);
 }
 #endif
@@ -107,19 +105,30 @@ INTEGER_INLINE void integer_rows(int op, int type, const void *query, const void
 {
     const uint8_t *row = rows;
     uint32_t bias = op == VDB_OP_L2 ? 0 : integers_bias(type, query, d);
+    const size_t pass_bytes = stride * INTEGER_ROWS;
+    const bool fetch = n_rows * stride >= VDB_FETCH_MIN_BYTES;
     size_t i = 0;
-    for (; i + INTEGER_ROWS <= n_rows; i += INTEGER_ROWS, row += INTEGER_ROWS * stride)
+    for (; i + INTEGER_ROWS <= n_rows && pass_bytes <= VDB_FETCH_BYTES; i += INTEGER_ROWS, row += pass_bytes) {
+        if (fetch)
+            vdb_fetch_ahead(row, pass_bytes);
         integer_pass(op, type, INTEGER_ROWS, bias, query, row, stride, d, out + i);
-    for (; i < n_rows; i++, row += stride)
+    }
+    for (; i < n_rows; i++, row += stride) {
+        if (fetch)
+            vdb_fetch_ahead(row, stride);
         integer_pass(op, type, 1, bias, query, row, stride, d, out + i);
+    }
 }
 
 INTEGER_INLINE void bits_rows(const uint8_t *query, const uint8_t *row, size_t stride, size_t n_rows, uint32_t n_bytes,
                               float *out)
 {
+    const bool fetch = n_rows * stride >= VDB_FETCH_MIN_BYTES;
     for (size_t r = 0; r < n_rows; r++, row += stride) {
         counts sum = counts_zero();
         size_t i = 0;
+        if (fetch)
+            vdb_fetch_ahead(row, stride);
         for (; i + BITS_BLOCK <= n_bytes; i += BITS_BLOCK)
             sum = bits_count(sum, bits_load(query + i), bits_load(row + i));
         if (i < n_bytes)

@@ -39,20 +39,13 @@
 #define VDB_SIMD_KERNELS_SHAPE_H
 
 #include <math.h>
+#include <stdbool.h>
 #include <string.h>
 
 #include "simd/kernels_private.h"
 
 #define INLINE static inline __attribute__((always_inline))
 #define UNROLL _Pragma("GCC unroll 16")
-
-/* How far ahead of the rows being scored the next ones are fetched, and the least size of a block
- * for which it is worth it: searches in a graph score single rows here and there. Chosen with
- * bench_kernels on Zen 5; the hardware's own prefetchers stop at each 4 KiB page. */
-#ifndef PREFETCH_BYTES
-#define PREFETCH_BYTES 4096
-#endif
-#define PREFETCH_MIN_BYTES 8192
 
 INLINE size_t size_of(int type)
 {
@@ -122,53 +115,61 @@ INLINE void score_pass(int op, int query_type, int row_type, int n, int chains, 
     memcpy(out, sums, (size_t)n * sizeof *out);
 }
 
-/* Fetch what lies PREFETCH_BYTES behind the rows of this pass; together the passes fetch all of
- * it. It goes on past the end of the block, because the next page mostly follows in the mapping. */
-INLINE void prefetch_rows(const char *rows, size_t n_bytes)
-{
-    for (size_t i = 0; i < n_bytes; i += 64)
-        __builtin_prefetch((const void *)((uintptr_t)rows + PREFETCH_BYTES + i), 0, 3);
-}
-
 INLINE void score_rows(int op, int query_type, int row_type, const void *query, const void *rows, size_t stride,
                        size_t n_rows, uint32_t d, float *out)
 {
     const char *row = rows;
-    size_t i = 0, pass_bytes = stride * ROWS;
-    int fetch = n_rows * stride >= PREFETCH_MIN_BYTES && pass_bytes <= PREFETCH_BYTES;
+    const size_t pass_bytes = stride * ROWS;
+    const bool fetch = n_rows * stride >= VDB_FETCH_MIN_BYTES;
+    size_t i = 0;
 
-    for (; i + ROWS <= n_rows; i += ROWS, row += pass_bytes) {
+    for (; i + ROWS <= n_rows && pass_bytes <= VDB_FETCH_BYTES; i += ROWS, row += pass_bytes) {
         if (fetch)
-            prefetch_rows(row, pass_bytes);
+            vdb_fetch_ahead(row, pass_bytes);
         score_pass(op, query_type, row_type, ROWS, op == VDB_OP_COSINE ? COSINE_CHAINS : CHAINS, query, row, stride,
                    d, out + i);
     }
-    for (; i < n_rows; i++, row += stride)
+    for (; i < n_rows; i++, row += stride) {
+        if (fetch)
+            vdb_fetch_ahead(row, stride);
         score_pass(op, query_type, row_type, 1, ROW_CHAINS, query, row, stride, d, out + i);
+    }
 }
 
-/* Four queries against n rows: each vector of a row is loaded once for four queries, each of a
- * query once for n rows, so that loads are fewer than multiplications. */
+/* One vector of four queries against one of n rows: each is loaded once, for n and four sums. */
+INLINE void tile_step(int op, int n, const vec *q, const vec *x, vec sum[VDB_TILE_QUERIES][TILE_ROWS])
+{
+    UNROLL for (int j = 0; j < VDB_TILE_QUERIES; j++)
+        UNROLL for (int r = 0; r < n; r++)
+            accumulate(op, q[j], x[r], &sum[j][r], NULL);
+}
+
 INLINE void tile_pass(int op, int n, const float *const *queries, const char *rows, size_t stride, uint32_t d,
                       float *out, size_t out_stride)
 {
-    vec sum[VDB_TILE_QUERIES][TILE_ROWS], none = zero();
-    UNROLL for (int j = 0; j < VDB_TILE_QUERIES; j++)
+    vec sum[VDB_TILE_QUERIES][TILE_ROWS], q[VDB_TILE_QUERIES], x[TILE_ROWS];
+    const char *query[VDB_TILE_QUERIES], *row[TILE_ROWS];
+    UNROLL for (int j = 0; j < VDB_TILE_QUERIES; j++) {
+        query[j] = (const char *)queries[j];
         UNROLL for (int r = 0; r < n; r++)
             sum[j][r] = zero();
-    for (size_t i = 0; i < d; i += LANES) {
-        int whole = i + LANES <= d;
-        vec x[TILE_ROWS];
-        UNROLL for (int r = 0; r < n; r++) {
-            const char *row = rows + (size_t)r * stride;
-            x[r] = whole ? load(VECDB_F32, row + i * 4) : load_tail(VECDB_F32, row, d);
-        }
-        UNROLL for (int j = 0; j < VDB_TILE_QUERIES; j++) {
-            const char *query = (const char *)queries[j];
-            vec q = whole ? load(VECDB_F32, query + i * 4) : load_tail(VECDB_F32, query, d);
-            UNROLL for (int r = 0; r < n; r++)
-                accumulate(op, q, x[r], &sum[j][r], &none);
-        }
+    }
+    UNROLL for (int r = 0; r < n; r++)
+        row[r] = rows + (size_t)r * stride;
+    size_t i = 0;
+    for (; i + LANES <= d; i += LANES) {
+        UNROLL for (int r = 0; r < n; r++)
+            x[r] = load(VECDB_F32, row[r] + i * 4);
+        UNROLL for (int j = 0; j < VDB_TILE_QUERIES; j++)
+            q[j] = load(VECDB_F32, query[j] + i * 4);
+        tile_step(op, n, q, x, sum);
+    }
+    if (i < d) {
+        UNROLL for (int r = 0; r < n; r++)
+            x[r] = load_tail(VECDB_F32, row[r], d);
+        UNROLL for (int j = 0; j < VDB_TILE_QUERIES; j++)
+            q[j] = load_tail(VECDB_F32, query[j], d);
+        tile_step(op, n, q, x, sum);
     }
     float sums[VDB_TILE_QUERIES];
     if (n == 4) {

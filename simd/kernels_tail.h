@@ -29,8 +29,7 @@ static inline __attribute__((always_inline)) vec load_tail(int type, const void 
     if (d >= LANES)
         return keep_last(load(type, (const char *)row + (d - LANES) * size), d % LANES);
     char buffer[LANES * 4] = {0};
-    for (size_t i = 0; i < d; i++)
-        memcpy(buffer + i * size, (const char *)row + i * size, size);
+    vdb_copy_few(buffer, row, d * size);
     return load(type, buffer);
 }
 
