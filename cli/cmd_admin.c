@@ -1,0 +1,241 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * cli/cmd_admin.c - vecdb-cli info, check, compact: the database as a whole
+ */
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "options.h"
+#include "output.h"
+#include "progress.h"
+#include "values.h"
+
+/* ---------------------------------------------------------------- info */
+
+struct describer {
+    const struct options *options;
+    struct table table;
+    size_t n;
+};
+
+/* Bytes that the live vectors would take as they are, for the ratio. */
+static uint64_t plain_bytes(const vecdb_field_info *info)
+{
+    return (info->n_vectors - info->n_tail + info->n_dead) * row_bytes(info->field.type, info->field.dimension);
+}
+
+static void json_field(const vecdb_field_info *info)
+{
+    const vecdb_field *field = &info->field;
+    fputs("{\"name\":", stdout);
+    json_put_string(stdout, field->name);
+    printf(",\"type\":\"%s\",\"dimension\":%u,\"metric\":\"%s\",\"index\":\"%s\",\"compression\":\"%s\"",
+           type_name(field->type), field->dimension, metric_name(field->metric), index_name(field->index),
+           compression_name(field->compression));
+    printf(",\"vectors\":%" PRIu64 ",\"tail\":%" PRIu64 ",\"dead\":%" PRIu64 ",\"pages\":%" PRIu64 ",\"bytes\":%" PRIu64,
+           info->n_vectors, info->n_tail, info->n_dead, info->n_pages, info->stored_bytes);
+    if (info->stored_bytes)
+        printf(",\"ratio\":%.3f}", (double)plain_bytes(info) / (double)info->stored_bytes);
+    else
+        fputs(",\"ratio\":null}", stdout);
+}
+
+static int json_collection(void *context, const vecdb_collection_info *info)
+{
+    struct describer *describer = context;
+    bool lines = describer->options->mode == MODE_JSONL;
+    if (!lines && describer->n)
+        putc(',', stdout);
+    describer->n++;
+    fputs("{\"name\":", stdout);
+    json_put_string(stdout, info->name);
+    printf(",\"count\":%" PRIu64 ",\"fields\":[", info->n_records);
+    for (size_t f = 0; f < info->n_fields; f++) {
+        if (f)
+            putc(',', stdout);
+        json_field(&info->fields[f]);
+    }
+    fputs(lines ? "]}\n" : "]}", stdout);
+    return 0;
+}
+
+static void table_field(struct table *table, const vecdb_field_info *info)
+{
+    const vecdb_field *field = &info->field;
+    char ratio[32];
+    table_cell_string(table, field->name);
+    table_cell_string(table, type_name(field->type));
+    table_cell_count(table, field->dimension);
+    table_cell_string(table, metric_name(field->metric));
+    table_cell_string(table, index_name(field->index));
+    table_cell_string(table, compression_name(field->compression));
+    table_cell_count(table, info->n_vectors);
+    table_cell_count(table, info->n_tail);
+    table_cell_count(table, info->n_dead);
+    table_cell_count(table, info->n_pages);
+    table_cell_count(table, info->stored_bytes);
+    snprintf(ratio, sizeof ratio, "%.2f",
+             info->stored_bytes ? (double)plain_bytes(info) / (double)info->stored_bytes : 0);
+    table_cell_string(table, info->stored_bytes ? ratio : NULL);
+}
+
+static int table_collection(void *context, const vecdb_collection_info *info)
+{
+    struct describer *describer = context;
+    for (size_t f = 0; f < info->n_fields || f == 0; f++) {
+        table_cell_string(&describer->table, info->name);
+        table_cell_count(&describer->table, info->n_records);
+        if (f < info->n_fields)
+            table_field(&describer->table, &info->fields[f]);
+        else
+            for (int c = 0; c < 12; c++)
+                table_cell(&describer->table, NULL, 0);
+    }
+    describer->n++;
+    return 0;
+}
+
+static int info_table(const struct options *options, vecdb *db, const vecdb_stats *stats, vecdb_error *err)
+{
+    static const char *const names[] = {"collection", "records",     "field",   "type", "dimension", "metric", "index",
+                                        "compression", "vectors",    "tail",    "dead", "pages",     "bytes",  "ratio"};
+    struct describer describer = {.options = options};
+    char catalog[32], vectors[32], sequence[32];
+    if (options->mode == MODE_TABLE)
+        printf("%s: state %s, catalog %s, vectors %s, %s\n\n", options->arguments[0],
+               format_count(stats->sequence, sequence), format_size(stats->catalog_bytes, catalog),
+               format_size(stats->vector_bytes, vectors), stats->simd ? stats->simd : "");
+    table_begin(&describer.table, stdout, options->mode);
+    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
+        bool text = i == 0 || i == 2 || i == 3 || (i >= 5 && i <= 7);
+        table_column(&describer.table, names[i], text ? COLUMN_TEXT : COLUMN_NUMBER);
+    }
+    int status = vecdb_collections(db, table_collection, &describer, err);
+    table_end(&describer.table);
+    return status;
+}
+
+static int info_json(const struct options *options, vecdb *db, const vecdb_stats *stats, vecdb_error *err)
+{
+    struct describer describer = {.options = options};
+    bool lines = options->mode == MODE_JSONL;
+    if (!lines)
+        fputs("{\"collections\":[", stdout);
+    int status = vecdb_collections(db, json_collection, &describer, err);
+    if (lines || status)
+        return status;
+    printf("],\"database\":{\"sequence\":%" PRIu64 ",\"catalog_bytes\":%" PRIu64 ",\"vector_bytes\":%" PRIu64,
+           stats->sequence, stats->catalog_bytes, stats->vector_bytes);
+    printf(",\"simd\":\"%s\",\"version\":\"%s\"}}\n", stats->simd ? stats->simd : "", vecdb_version());
+    return VECDB_OK;
+}
+
+int cmd_info(const struct options *options)
+{
+    vecdb_error err = VECDB_ERROR_INIT;
+    vecdb_stats stats = {.size = sizeof stats};
+    vecdb *db = NULL;
+    int status = cli_open(options, VECDB_OPEN_READONLY, &db, &err);
+    if (!status)
+        status = vecdb_database_stats(db, &stats, &err);
+    if (!status && (options->mode == MODE_TABLE || options->mode == MODE_CSV))
+        status = info_table(options, db, &stats, &err);
+    else if (!status)
+        status = info_json(options, db, &stats, &err);
+    vecdb_close(db);
+    return cli_report(status, &err);
+}
+
+/* ---------------------------------------------------------------- check */
+
+static int on_progress(void *context, const vecdb_progress *progress)
+{
+    progress_show(context, progress->done, progress->total);
+    return cli_interrupted;
+}
+
+static void print_problem(void *context, const vecdb_problem *problem)
+{
+    struct describer *describer = context;
+    const struct options *options = describer->options;
+    if (options->mode == MODE_TABLE) {
+        printf("%s: %s\n", problem->file, problem->message);
+    } else if (options->mode == MODE_CSV) {
+        table_cell_string(&describer->table, problem->file);
+        table_cell_string(&describer->table, problem->message);
+    } else {
+        if (options->mode == MODE_JSON && describer->n)
+            putc(',', stdout);
+        fputs("{\"file\":", stdout);
+        json_put_string(stdout, problem->file);
+        fputs(",\"message\":", stdout);
+        json_put_string(stdout, problem->message);
+        fputs(options->mode == MODE_JSONL ? "}\n" : "}", stdout);
+    }
+    describer->n++;
+}
+
+int cmd_check(const struct options *options)
+{
+    vecdb_error err = VECDB_ERROR_INIT;
+    struct describer describer = {.options = options};
+    struct progress progress;
+    uint64_t n_problems = 0;
+    vecdb *db = NULL;
+    char count[32];
+    int mode = options->mode, status = cli_open(options, VECDB_OPEN_READONLY, &db, &err);
+    if (status)
+        return cli_report(status, &err);
+    cli_catch_interrupt();
+    progress_begin(&progress, options->arguments[0], "steps", options->quiet);
+    table_begin(&describer.table, stdout, MODE_CSV);
+    table_column(&describer.table, "file", COLUMN_TEXT);
+    table_column(&describer.table, "message", COLUMN_TEXT);
+    if (mode == MODE_JSON)
+        fputs("{\"problems\":[", stdout);
+    vecdb_work work = {.size = sizeof work, .progress = on_progress, .progress_context = &progress};
+    status = vecdb_check(db, &work, print_problem, &describer, &n_problems, &err);
+    progress_end(&progress);
+    if (status)
+        n_problems = describer.n; /* those that were told before it failed */
+    if (mode == MODE_JSON)
+        printf("],\"count\":%" PRIu64 "}\n", n_problems);
+    else if (mode == MODE_TABLE && !status)
+        printf(n_problems ? "%s: %s %s found\n" : "%s: no damage\n", options->arguments[0],
+               format_count(n_problems, count), n_problems == 1 ? "problem" : "problems");
+    describer.table.header_done |= mode != MODE_CSV;
+    table_end(&describer.table);
+    vecdb_close(db);
+    int code = cli_report(status, &err);
+    return n_problems ? CODE_DAMAGE : code;
+}
+
+/* ---------------------------------------------------------------- compact */
+
+int cmd_compact(const struct options *options)
+{
+    vecdb_error err = VECDB_ERROR_INIT;
+    vecdb_stats before = {.size = sizeof before}, after = {.size = sizeof after};
+    struct progress progress;
+    vecdb *db = NULL;
+    char a[32], b[32];
+    int status = cli_open(options, VECDB_OPEN_EXISTING, &db, &err);
+    if (status)
+        return cli_report(status, &err);
+    cli_catch_interrupt();
+    progress_begin(&progress, options->arguments[0], "steps", options->quiet);
+    vecdb_work work = {.size = sizeof work, .progress = on_progress, .progress_context = &progress};
+    if (!(status = vecdb_database_stats(db, &before, &err)) && !(status = vecdb_compact(db, &work, &err)))
+        status = vecdb_database_stats(db, &after, &err);
+    progress_end(&progress);
+    uint64_t was = before.catalog_bytes + before.vector_bytes, is = after.catalog_bytes + after.vector_bytes;
+    if (!status && options->mode == MODE_TABLE)
+        printf("%s: %s before, %s now\n", options->arguments[0], format_size(was, a), format_size(is, b));
+    else if (!status && options->mode == MODE_CSV)
+        printf("bytes_before,bytes_after\r\n%" PRIu64 ",%" PRIu64 "\r\n", was, is);
+    else if (!status)
+        printf("{\"bytes_before\": %" PRIu64 ", \"bytes_after\": %" PRIu64 "}\n", was, is);
+    vecdb_close(db);
+    return cli_report(status, &err);
+}

@@ -1,0 +1,87 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * cli/database.c - opening what the options name, and knowing its fields
+ *
+ * Commands that only read open the database read-only, so that they work on a read-only file
+ * system and cannot do harm.
+ */
+#include <stdlib.h>
+#include <string.h>
+
+#include "options.h"
+
+int cli_open(const struct options *options, int mode, vecdb **db, vecdb_error *err)
+{
+    vecdb_options how = {.size = sizeof how};
+    how.mode = mode;
+    how.durability = (int)options->durability;
+    how.io = (int)options->io;
+    how.threads = (int)options->threads;
+    how.memory_bytes = options->memory_bytes;
+    if (options->busy_timeout_ms == 0)
+        how.busy_timeout_ms = VECDB_NO_WAIT;
+    else if (options->busy_timeout_ms != OPTION_UNSET)
+        how.busy_timeout_ms = (int)options->busy_timeout_ms;
+    return vecdb_open(options->arguments[0], &how, db, err);
+}
+
+int cli_open_collection(const struct options *options, int mode, vecdb **db, vecdb_collection **collection,
+                        vecdb_error *err)
+{
+    int status = cli_open(options, mode, db, err);
+    if (status)
+        return status;
+    status = vecdb_collection_open(*db, options->arguments[1], collection, err);
+    if (status) {
+        vecdb_close(*db);
+        *db = NULL;
+    }
+    return status;
+}
+
+static int copy_fields(void *context, const vecdb_collection_info *info)
+{
+    struct cli_fields *fields = context;
+    fields->n_records = info->n_records;
+    fields->n_fields = info->n_fields;
+    fields->fields = cli_alloc_array(info->n_fields + 1, sizeof *fields->fields);
+    for (size_t i = 0; i < info->n_fields; i++) {
+        fields->fields[i] = info->fields[i];
+        fields->fields[i].field.name = cli_copy(info->fields[i].field.name, strlen(info->fields[i].field.name));
+    }
+    return 0;
+}
+
+int cli_fields_read(vecdb_collection *collection, struct cli_fields *fields, vecdb_error *err)
+{
+    memset(fields, 0, sizeof *fields);
+    return vecdb_collection_describe(collection, copy_fields, fields, err);
+}
+
+void cli_fields_release(struct cli_fields *fields)
+{
+    for (size_t i = 0; i < fields->n_fields; i++)
+        free((char *)(uintptr_t)fields->fields[i].field.name);
+    free(fields->fields);
+    memset(fields, 0, sizeof *fields);
+}
+
+int cli_fields_find(const struct cli_fields *fields, const char *collection, const char *name,
+                    const vecdb_field_info **field, vecdb_error *err)
+{
+    char list[200];
+    size_t used = 0;
+    list[0] = 0;
+    for (size_t i = 0; i < fields->n_fields; i++) {
+        if (!name || !strcmp(fields->fields[i].field.name, name)) {
+            *field = &fields->fields[i];
+            return VECDB_OK;
+        }
+        int n = snprintf(list + used, sizeof list - used, "%s\"%.60s\"", i ? ", " : "", fields->fields[i].field.name);
+        if (n > 0 && (size_t)n < sizeof list - used)
+            used += (size_t)n;
+    }
+    if (!fields->n_fields)
+        return cli_fail(err, VECDB_INVALID, "collection \"%.80s\" has no vector fields", collection);
+    return cli_fail(err, VECDB_INVALID, "collection \"%.80s\" has no field \"%.80s\"; it has %s", collection, name, list);
+}
