@@ -342,16 +342,26 @@ static int check_page(const struct vdb_state *state, const unsigned char *page, 
     return VECDB_OK;
 }
 
+/* Map the file by a descriptor of its own: a mapping keeps its open file description alive, and with it
+ * the locks, and a child of a fork inherits mappings. */
 static int map_file(struct vdb_state *state, vecdb_error *err)
 {
+    struct stat mapped, locked;
     int os_error = ask_hook(state, VDB_IO_MAP);
+    int fd = os_error ? -1 : open(state->path, (state->writable ? O_RDWR : O_RDONLY) | O_CLOEXEC | O_NOFOLLOW);
     void *page = MAP_FAILED;
+    if (!os_error && (fd < 0 || fstat(fd, &mapped) || fstat(state->fd, &locked)))
+        os_error = errno;
+    if (!os_error && (mapped.st_ino != locked.st_ino || mapped.st_dev != locked.st_dev))
+        os_error = ESTALE; /* replaced just now, by whomever */
     if (!os_error) {
-        page =
-            mmap(NULL, VDB_STATE_BYTES, state->writable ? PROT_READ | PROT_WRITE : PROT_READ, MAP_SHARED, state->fd, 0);
+        int protection = state->writable ? PROT_READ | PROT_WRITE : PROT_READ;
+        page = mmap(NULL, VDB_STATE_BYTES, protection, MAP_SHARED, fd, 0);
         if (page == MAP_FAILED)
             os_error = errno;
     }
+    if (fd >= 0)
+        close(fd);
     if (os_error)
         return vdb_fail_os(err, os_error, "cannot map %s", state->path);
     vdb_free_aligned(state->memory, state->page);
