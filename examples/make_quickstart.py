@@ -46,7 +46,7 @@ QUESTIONS = [
     "What is the difference between a distance and a score?",
     "How are vectors compressed on disk?",
     "How does the library notice a damaged byte in one of its files?",
-    "How can I stop a search that takes too long?",
+    "Can a search be given a time limit, or be interrupted?",
     "How do I make a copy of a database that is in use?",
 ]
 
@@ -89,6 +89,8 @@ def passages_of_markdown(text):
             depth = len(heading[1])
             headings = [h for h in headings if h[0] < depth] + [(depth, heading[2].strip("# "))]
         elif line.strip():
+            if not in_code and re.match(r"([-*|]|\d+\.) ", line):
+                end_paragraph()  # items of a list and rows of a table are paragraphs
             lines.append(line.rstrip())
         elif not in_code:
             end_paragraph()
