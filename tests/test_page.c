@@ -369,6 +369,30 @@ TEST(a_page_of_another_field_or_version_is_refused)
     end(&sample);
 }
 
+TEST(the_example_in_the_format_page_is_what_is_written)
+{
+    static const float values[] = {1, 2, 3, 4, 0, 255};
+    static const uint32_t slots[] = {7, 8, 20};
+    static const unsigned char head[] = {0x84, 0x30, 0x20, 0x52, 0x43, 0x4e, 0x2e, 0x8b, 'V', 'D', 'B', 'P', 0, 0, 2, 1,
+                                         5,    0,    0,    0,    2,    0,    0,    0,    3,   0,   0,   0,   2, 0, 0, 0,
+                                         0x80, 0,    0,    0,    6,    0,    0,    0,    1,   0,   0x7f, 0x43};
+    static const unsigned char runs[] = {7, 0, 0, 0, 0, 0, 0, 0, 20, 0, 0, 0, 2, 0, 0, 0};
+    static const unsigned char body[] = {1, 2, 3, 4, 0, 255};
+    begin();
+    struct vdb_page_rows rows = {VECDB_F32, 2, VECDB_COMPRESSION_AUTO, values, slots, 3};
+    struct vdb_buffer buffer;
+    struct vdb_coder *coder;
+    vdb_buffer_init(&buffer, &memory);
+    CHECK_OK(err, vdb_coder_new(&memory, &coder, &err));
+    CHECK_OK(err, vdb_page_encode(coder, &rows, &buffer, &err));
+    CHECK_SIZE((unsigned long long)buffer.n_bytes, 134ull);
+    CHECK(!memcmp(buffer.bytes, head, sizeof head));
+    CHECK(!memcmp(buffer.bytes + 64, runs, sizeof runs));
+    CHECK(!memcmp(buffer.bytes + 128, body, sizeof body));
+    vdb_coder_free(coder);
+    vdb_buffer_release(&buffer);
+}
+
 TEST(pages_follow_each_other_at_multiples_of_64_with_zeros_between)
 {
     begin();
