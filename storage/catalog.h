@@ -27,6 +27,9 @@
 /* SQL that makes the fixed tables. */
 extern const char vdb_catalog_schema[];
 
+/* False after an error that made SQLite roll the whole transaction back. */
+bool vdb_transaction_is_open(const struct vdb_connection *c);
+
 /* ------------------------------------------------ collections and fields (catalog_schema.c) */
 
 struct vdb_collection_row {

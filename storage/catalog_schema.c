@@ -28,6 +28,11 @@ const char vdb_catalog_schema[] =
     "CREATE TABLE dead(collection INTEGER NOT NULL, chunk INTEGER NOT NULL, slots BLOB NOT NULL,"
     " PRIMARY KEY(collection, chunk)) WITHOUT ROWID;";
 
+bool vdb_transaction_is_open(const struct vdb_connection *c)
+{
+    return !sqlite3_get_autocommit(c->sqlite);
+}
+
 #define COLLECTION_COLUMNS "id, name, next_slot, n_records, schema_version, has_documents"
 
 static int damaged(vecdb_error *err, const char *what)

@@ -29,7 +29,8 @@ struct vdb_block {
     float max_norm; /* no row is longer (Euclidean); for bits 0 */
     uint32_t n_runs;
     const struct vdb_run *runs; /* by row, and by slot; the first has row 0 */
-    void *pin;                  /* what its owner needs to release it */
+    void *pin;                  /* what is needed to release it, */
+    void *owner;                /* and who: both belong to whoever pinned it */
 };
 
 /* The slot of a row. Costs a binary search over the runs, of which there is mostly one. */

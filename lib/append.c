@@ -1,0 +1,258 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * lib/append.c - appending extents to vector files
+ *
+ * Only the maintainer appends, so that two processes never write to one file. Bytes go behind all that
+ * is in the file, whether a committed row names it or not: what a failed commit left there may still
+ * be named by it after a crash (a commit whose fsync failed is neither done nor undone), so it is
+ * never written over. Its place comes back with the next compaction.
+ *
+ * A new generation is begun when there is no file yet, when the file is larger than
+ * FILE_LIMIT_BYTES, or when a sync of it failed: the kernel may have dropped the pages and
+ * forgotten, so nothing more is trusted to that file.
+ *
+ * An extent grows, instead of a new one beginning, when it is the last of its file, still small, and
+ * no row that is yet to be packed lies between its slots and the new ones (extent.h, invariant 2).
+ */
+#include "database.h"
+
+#include <stdio.h>
+
+/* Compaction rewrites a file at a time: this bounds how long that takes, and the space it needs. */
+#define FILE_LIMIT_BYTES ((uint64_t)256 << 20)
+#define GROW_LIMIT_BYTES ((uint64_t)16 << 20) /* a reader opens and verifies a grown extent anew */
+
+/* ------------------------------------------------------------------ debris */
+
+struct sweep {
+    vecdb *db;
+    uint64_t *named; /* pairs (field, generation) */
+    size_t n_named;
+    vecdb_error *err;
+};
+
+static int note_file(void *context, uint64_t field, uint64_t generation)
+{
+    struct sweep *sweep = context;
+    uint64_t *named = vdb_realloc_array(&sweep->db->memory, sweep->named, sweep->n_named + 1, 2 * sizeof *named);
+    if (!named)
+        return vdb_fail_memory(sweep->err, sizeof *named);
+    sweep->named = named;
+    named[2 * sweep->n_named] = field;
+    named[2 * sweep->n_named++ + 1] = generation;
+    return VECDB_OK;
+}
+
+static bool remove_unnamed(void *context, const char *name)
+{
+    struct sweep *sweep = context;
+    vecdb *db = sweep->db;
+    unsigned long long field, generation;
+    int length = 0;
+    if (sscanf(name, "vectors-%llu-%llu%n", &field, &generation, &length) != 2 || name[length])
+        return true;
+    for (size_t i = 0; i < sweep->n_named; i++)
+        if (sweep->named[2 * i] == field && sweep->named[2 * i + 1] == generation)
+            return true;
+    char *path = vdb_vector_path(db, field, generation);
+    vecdb_error ignored;
+    if (path && !db->vfs->remove(db->vfs, path, &ignored))
+        vdb_database_log(db, VECDB_LOG_INFO, "%s: removed %s, which no commit names", db->path, name);
+    vdb_free(&db->memory, path);
+    return true;
+}
+
+int vdb_append_sweep(vecdb *db, vecdb_error *err)
+{
+    struct vdb_connection *c;
+    uint64_t sequence;
+    int status = vdb_read_begin(db->catalog, &c, &sequence, err);
+    if (status)
+        return status;
+    struct sweep sweep = {.db = db, .err = err};
+    status = vdb_extents_files(c, note_file, &sweep, err);
+    vdb_read_end(c);
+    if (!status)
+        status = db->vfs->list(db->vfs, db->is_memory ? "" : db->path, remove_unnamed, &sweep, err);
+    vdb_free(&db->memory, sweep.named);
+    return status;
+}
+
+/* ------------------------------------------------------------------ begin and end */
+
+bool vdb_append_begin(vecdb *db)
+{
+    pthread_mutex_lock(&db->append_lock);
+    if (!vdb_state_try_maintainer(db->state)) {
+        pthread_mutex_unlock(&db->append_lock);
+        return false;
+    }
+    if (!db->has_swept) {
+        vecdb_error err = VECDB_ERROR_INIT;
+        if (vdb_append_sweep(db, &err))
+            vdb_database_log(db, VECDB_LOG_WARNING, "%s: debris was not removed: %s", db->path, err.message);
+        db->has_swept = true;
+    }
+    return true;
+}
+
+void vdb_append_end(vecdb *db)
+{
+    vdb_state_release_maintainer(db->state);
+    pthread_mutex_unlock(&db->append_lock);
+}
+
+/* ------------------------------------------------------------------ where to append */
+
+struct place {
+    struct vdb_extent_row last_in_file; /* of the newest generation; id 0: none */
+    uint64_t last_slot;                 /* of all extents */
+    bool any;
+};
+
+static int look_at_extent(void *context, const struct vdb_extent_row *row)
+{
+    struct place *place = context;
+    if (!place->any || row->ref.last_slot > place->last_slot)
+        place->last_slot = row->ref.last_slot;
+    place->any = true;
+    const struct vdb_extent_row *last = &place->last_in_file;
+    if (!last->id || row->generation > last->generation ||
+        (row->generation == last->generation && row->ref.offset > last->ref.offset))
+        place->last_in_file = *row;
+    return VECDB_OK;
+}
+
+static bool is_abandoned(const vecdb *db, uint64_t field, uint64_t generation)
+{
+    for (size_t i = 0; i < db->n_abandoned; i++)
+        if (db->abandoned[2 * i] == field && db->abandoned[2 * i + 1] == generation)
+            return true;
+    return false;
+}
+
+static void abandon(vecdb *db, uint64_t field, uint64_t generation)
+{
+    uint64_t *more = vdb_realloc_array(&db->memory, db->abandoned, db->n_abandoned + 1, 2 * sizeof *more);
+    if (!more)
+        return; /* the sync is tried again, and fails again */
+    db->abandoned = more;
+    more[2 * db->n_abandoned] = field;
+    more[2 * db->n_abandoned++ + 1] = generation;
+}
+
+/* Open the newest generation for writing, if there is one to append to. */
+static int open_newest(vecdb *db, const struct vdb_field_row *field, uint64_t generation, struct vdb_append *append,
+                       uint64_t *end, vecdb_error *err)
+{
+    if (!generation || is_abandoned(db, field->id, generation))
+        return VECDB_NOT_FOUND;
+    char *path = vdb_vector_path(db, field->id, generation);
+    if (!path)
+        return vdb_fail_memory(err, 64);
+    int status = db->vfs->open(db->vfs, path, VDB_FILE_WRITE, &append->file, err);
+    vdb_free(&db->memory, path);
+    if (status)
+        return status;
+    status = db->vfs->size(append->file, end, err);
+    if (!status && (*end < VDB_FILE_HEADER_BYTES || *end > FILE_LIMIT_BYTES))
+        status = VECDB_NOT_FOUND;
+    if (status) {
+        db->vfs->close(append->file);
+        append->file = NULL;
+    }
+    return status;
+}
+
+/* Make the next generation, passing over names that debris has. */
+static int create_next(vecdb *db, const struct vdb_field_row *field, uint64_t generation, struct vdb_append *append,
+                       vecdb_error *err)
+{
+    for (int attempt = 0; attempt < 1000; attempt++) {
+        char *path = vdb_vector_path(db, field->id, ++generation);
+        if (!path)
+            return vdb_fail_memory(err, 64);
+        int status = db->vfs->open(db->vfs, path, VDB_FILE_CREATE, &append->file, err);
+        if (!status) {
+            append->row.generation = generation;
+            append->is_new_file = true;
+            status = vdb_vector_file_begin(append->file, vdb_catalog_uuid(db->catalog), field->id, generation, err);
+        }
+        vdb_free(&db->memory, path);
+        if (status != VECDB_EXISTS)
+            return status;
+    }
+    return vdb_fail(err, VECDB_EXISTS, "%s: a thousand names of vector files are taken; files were put there that do "
+                    "not belong to the database", db->path);
+}
+
+int vdb_append_open(vecdb *db, struct vdb_connection *c, const struct vdb_field_row *field, uint32_t first_slot,
+                    bool may_grow, uint64_t except, struct vdb_append *append, vecdb_error *err)
+{
+    struct place place = {.any = false};
+    uint64_t end = VDB_FILE_HEADER_BYTES;
+    bool grows = false;
+    *append = (struct vdb_append){.field = field->id};
+    int status = vdb_extents_read(c, field->id, look_at_extent, &place, err);
+    if (status)
+        return status;
+    const struct vdb_extent_row *last = &place.last_in_file;
+    vecdb_error ignored;
+    status = field->generation == except ? VECDB_NOT_FOUND
+                                         : open_newest(db, field, field->generation, append, &end, &ignored);
+    if (status) {
+        end = VDB_FILE_HEADER_BYTES;
+        if ((status = create_next(db, field, field->generation, append, err)))
+            goto done;
+    } else {
+        append->row.generation = field->generation;
+        grows = may_grow && last->id && last->generation == field->generation &&
+                last->ref.length < GROW_LIMIT_BYTES && last->ref.last_slot == place.last_slot &&
+                first_slot > place.last_slot;
+    }
+    if (grows) {
+        bool has = false;
+        status = vdb_tail_has_between(c, field->id, last->ref.last_slot, first_slot, &has, err);
+        if (status)
+            goto done;
+        grows = !has;
+    }
+    if (grows)
+        append->row = *last;
+    struct vdb_extent_writer_options options = {.memory = &db->memory,
+                                                .file = append->file,
+                                                .offset = end,
+                                                .type = field->type,
+                                                .dimension = field->dimension,
+                                                .compression = field->compression,
+                                                .grow = grows ? &last->ref : NULL};
+    status = vdb_extent_writer_new(&options, &append->writer, err);
+done:
+    if (status)
+        vdb_append_release(db, append);
+    return status;
+}
+
+int vdb_append_finish(vecdb *db, struct vdb_append *append, vecdb_error *err)
+{
+    int status = vdb_extent_writer_finish(append->writer, &append->row.ref, err);
+    if (!status && append->is_new_file && !db->is_memory)
+        status = db->vfs->sync_directory(db->vfs, db->path, err);
+    if (status)
+        abandon(db, append->field, append->row.generation);
+    return status;
+}
+
+void vdb_append_release(vecdb *db, struct vdb_append *append)
+{
+    vdb_extent_writer_free(append->writer);
+    db->vfs->close(append->file);
+    append->writer = NULL;
+    append->file = NULL;
+}
+
+int vdb_append_commit(struct vdb_connection *c, const struct vdb_append *append, vecdb_error *err)
+{
+    int status = vdb_extents_put(c, append->field, &append->row, err);
+    return status ? status : vdb_field_set_generation(c, append->field, append->row.generation, err);
+}

@@ -1,0 +1,155 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * lib/commit.c - the commit queue (see commit.h)
+ *
+ * An error that makes SQLite roll the whole transaction back (a full disk, no memory, a failing
+ * disk) takes the whole group down: each of its writers is told, and none of it was done.
+ */
+#include "commit.h"
+
+#include "database.h"
+
+/* How far back the change log reaches, in commits, and how often it is cut. A view that is further
+ * behind is read anew, which costs what opening costs. */
+#define CHANGES_KEPT 1024
+#define TRIM_EVERY 256
+
+/* A leader takes at most so many works, so that the first of them does not wait for ever. */
+#define GROUP_LIMIT 64
+
+void vdb_commit_init(struct vdb_commit_queue *queue)
+{
+    pthread_mutex_init(&queue->lock, NULL);
+    pthread_cond_init(&queue->wakes, NULL);
+    queue->first = NULL;
+    queue->last = &queue->first;
+    queue->has_leader = false;
+}
+
+void vdb_commit_release(struct vdb_commit_queue *queue)
+{
+    pthread_mutex_destroy(&queue->lock);
+    pthread_cond_destroy(&queue->wakes);
+}
+
+int vdb_transaction_log(struct vdb_transaction *transaction, struct vdb_change *change, vecdb_error *err)
+{
+    change->sequence = transaction->sequence;
+    change->ordinal = transaction->n_changes;
+    int status = vdb_changes_add(transaction->connection, change, err);
+    if (!status)
+        transaction->n_changes++;
+    return status;
+}
+
+/* Take up to GROUP_LIMIT works off the queue; the caller's is the first. */
+static struct vdb_work *take_group(struct vdb_commit_queue *queue)
+{
+    struct vdb_work *group = queue->first, *end = group;
+    for (int n = 1; end->next && n < GROUP_LIMIT; n++)
+        end = end->next;
+    queue->first = end->next;
+    if (!queue->first)
+        queue->last = &queue->first;
+    end->next = NULL;
+    return group;
+}
+
+static void fail_all(struct vdb_work *group, const vecdb_error *error)
+{
+    for (struct vdb_work *work = group; work; work = work->next) {
+        work->status = error->status;
+        work->error = *error;
+    }
+}
+
+/* Apply one work of several; true: it is in the transaction. `is_lost`: so is nothing any more. */
+static bool apply_in_savepoint(struct vdb_work *work, struct vdb_transaction *transaction, bool *is_lost)
+{
+    struct vdb_connection *c = transaction->connection;
+    uint32_t n_changes = transaction->n_changes;
+    work->status = vdb_execute(c, "SAVEPOINT work", 0, &work->error);
+    if (!work->status) {
+        work->status = work->apply(work->context, transaction, &work->error);
+        if (work->status && vdb_transaction_is_open(c)) {
+            transaction->n_changes = n_changes;
+            vecdb_error ignored;
+            if (vdb_execute(c, "ROLLBACK TO work", 0, &ignored) || vdb_execute(c, "RELEASE work", 0, &ignored))
+                *is_lost = true;
+        } else if (!work->status) {
+            work->status = vdb_execute(c, "RELEASE work", 0, &work->error);
+        }
+    }
+    if (!vdb_transaction_is_open(c))
+        *is_lost = true;
+    return !work->status;
+}
+
+static void run_group(vecdb *db, struct vdb_work *group)
+{
+    struct vdb_transaction transaction = {.n_changes = 0};
+    vecdb_error error = VECDB_ERROR_INIT;
+    if (vdb_write_begin(db->catalog, &transaction.connection, &transaction.sequence, &error)) {
+        fail_all(group, &error);
+        return;
+    }
+    size_t n_applied = 0;
+    bool is_lost = false;
+    if (!group->next) {
+        group->status = group->apply(group->context, &transaction, &group->error);
+        n_applied = group->status ? 0 : 1;
+    } else {
+        for (struct vdb_work *work = group; work && !is_lost; work = work->next) {
+            n_applied += apply_in_savepoint(work, &transaction, &is_lost);
+            if (is_lost)
+                error = work->error;
+        }
+    }
+    if (is_lost) {
+        vdb_write_rollback(transaction.connection);
+        fail_all(group, &error);
+        return;
+    }
+    int status = VECDB_OK;
+    if (n_applied && transaction.sequence > CHANGES_KEPT && transaction.sequence % TRIM_EVERY == 0)
+        status = vdb_changes_trim(transaction.connection, transaction.sequence - CHANGES_KEPT, &error);
+    if (!n_applied || status) {
+        vdb_write_rollback(transaction.connection);
+    } else {
+        status = vdb_write_commit(transaction.connection, &error);
+    }
+    for (struct vdb_work *work = group; work && status; work = work->next)
+        if (!work->status) {
+            work->status = status;
+            work->error = error;
+        }
+}
+
+int vdb_commit(vecdb *db, int (*apply)(void *context, struct vdb_transaction *transaction, vecdb_error *err),
+               void *context, vecdb_error *err)
+{
+    struct vdb_commit_queue *queue = &db->queue;
+    struct vdb_work work = {.apply = apply, .context = context};
+    pthread_mutex_lock(&queue->lock);
+    *queue->last = &work;
+    queue->last = &work.next;
+    while (!work.is_done && (queue->has_leader || queue->first != &work))
+        pthread_cond_wait(&queue->wakes, &queue->lock);
+    if (!work.is_done) {
+        queue->has_leader = true;
+        struct vdb_work *group = take_group(queue);
+        pthread_mutex_unlock(&queue->lock);
+        run_group(db, group);
+        pthread_mutex_lock(&queue->lock);
+        queue->has_leader = false;
+        for (struct vdb_work *each = group, *next; each; each = next) {
+            next = each->next; /* the work is its writer's, who may go as soon as the lock is free */
+            each->is_done = true;
+        }
+        pthread_cond_broadcast(&queue->wakes);
+    }
+    pthread_mutex_unlock(&queue->lock);
+    if (work.status && err)
+        *err = work.error;
+    return work.status;
+}

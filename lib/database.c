@@ -1,0 +1,431 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * lib/database.c - opening and closing, the rules for every call, files open for reading
+ *
+ * A process may hold any number of databases, and one database several times. What is global is only
+ * what fork() needs: a count of forks and a list of open handles, so that the child can close what
+ * it must not inherit (the descriptor that carries the locks of `state`) and every call in it can
+ * say MISUSE.
+ */
+#include "database.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <unistd.h>
+
+#define DEFAULT_MEMORY_BYTES (256u << 20)
+#define DEFAULT_BUSY_TIMEOUT_MS 5000
+
+/* ------------------------------------------------------------------ fork */
+
+static pthread_once_t fork_once = PTHREAD_ONCE_INIT;
+static pthread_mutex_t open_lock = PTHREAD_MUTEX_INITIALIZER;
+static vecdb *open_databases;
+static _Atomic unsigned fork_count;
+
+static void before_fork(void)
+{
+    pthread_mutex_lock(&open_lock);
+}
+
+static void in_parent(void)
+{
+    pthread_mutex_unlock(&open_lock);
+}
+
+static void in_child(void)
+{
+    atomic_fetch_add(&fork_count, 1);
+    for (vecdb *db = open_databases; db; db = db->next_open)
+        vdb_catalog_forked(db->catalog);
+    pthread_mutex_unlock(&open_lock);
+}
+
+static void watch_forks(void)
+{
+    pthread_atfork(before_fork, in_parent, in_child);
+}
+
+static void list_database(vecdb *db)
+{
+    pthread_mutex_lock(&open_lock);
+    db->next_open = open_databases;
+    open_databases = db;
+    pthread_mutex_unlock(&open_lock);
+}
+
+static void unlist_database(vecdb *db)
+{
+    pthread_mutex_lock(&open_lock);
+    for (vecdb **at = &open_databases; *at; at = &(*at)->next_open)
+        if (*at == db) {
+            *at = db->next_open;
+            break;
+        }
+    pthread_mutex_unlock(&open_lock);
+}
+
+int vdb_database_check(const vecdb *db, vecdb_error *err)
+{
+    if (!db)
+        return vdb_fail(err, VECDB_MISUSE, "the database handle is NULL");
+    if (db->fork_count != atomic_load_explicit(&fork_count, memory_order_relaxed))
+        return vdb_fail(err, VECDB_MISUSE, "%s was opened before fork(); open it again in the child process", db->path);
+    return VECDB_OK;
+}
+
+int vdb_database_check_writable(const vecdb *db, vecdb_error *err)
+{
+    int status = vdb_database_check(db, err);
+    if (!status && db->is_readonly)
+        status = vdb_fail(err, VECDB_READONLY, "%s was opened read-only", db->path);
+    return status;
+}
+
+void vdb_database_log(vecdb *db, int level, const char *format, ...)
+{
+    if (!db->options.log)
+        return;
+    char message[512];
+    va_list args;
+    va_start(args, format);
+    vsnprintf(message, sizeof message, format, args);
+    va_end(args);
+    db->options.log(db->options.log_context, level, message);
+}
+
+/* ------------------------------------------------------------------ open */
+
+static int copy_options(vecdb_options *to, const vecdb_options *from, vecdb_error *err)
+{
+    *to = (vecdb_options){.size = sizeof *to};
+    if (from) {
+        if (from->size < offsetof(vecdb_options, log) || from->size > 4096)
+            return vdb_fail(err, VECDB_MISUSE, "vecdb_options.size is %zu; set it to sizeof(vecdb_options)",
+                            from->size);
+        memcpy(to, from, from->size < sizeof *to ? from->size : sizeof *to);
+    }
+    if (to->mode < VECDB_OPEN_CREATE || to->mode > VECDB_OPEN_READONLY || to->durability < VECDB_DURABILITY_FULL ||
+        to->durability > VECDB_DURABILITY_NORMAL || to->io < VECDB_IO_AUTO || to->io > VECDB_IO_READ)
+        return vdb_fail(err, VECDB_INVALID, "vecdb_options has a mode, durability or io that does not exist");
+    if (to->threads < VECDB_THREADS_NONE || to->threads > 1024)
+        return vdb_fail(err, VECDB_INVALID, "vecdb_options.threads is %d; it takes 0 to 1024, or VECDB_THREADS_NONE",
+                        to->threads);
+    const vecdb_allocator *a = &to->allocator;
+    if ((a->allocate || a->reallocate || a->release) && !(a->allocate && a->reallocate && a->release))
+        return vdb_fail(err, VECDB_INVALID, "vecdb_options.allocator needs all three functions, or none");
+    if (!to->memory_bytes)
+        to->memory_bytes = DEFAULT_MEMORY_BYTES;
+    if (!to->busy_timeout_ms)
+        to->busy_timeout_ms = DEFAULT_BUSY_TIMEOUT_MS;
+    return VECDB_OK;
+}
+
+struct directory_scan {
+    bool has_catalog, has_others;
+};
+
+static bool look_at_name(void *context, const char *name)
+{
+    struct directory_scan *scan = context;
+    if (!strcmp(name, "catalog.sqlite"))
+        scan->has_catalog = true;
+    else if (strcmp(name, "state") && strncmp(name, "vectors-", 8) && strncmp(name, "index-", 6) &&
+             strncmp(name, "catalog.sqlite-", 15) && strncmp(name, "state-", 6) && strcmp(name, "lost+found"))
+        scan->has_others = true;
+    return true;
+}
+
+/* Look at the place before anything is made in it. */
+static int inspect_directory(vecdb *db, bool *create, vecdb_error *err)
+{
+    struct vdb_vfs *vfs = db->vfs;
+    enum vdb_path_kind kind;
+    struct directory_scan scan = {false, false};
+    int mode = db->options.mode, status = vfs->kind(vfs, db->path, &kind, err);
+    if (status)
+        return status;
+    if (kind == VDB_PATH_FILE || kind == VDB_PATH_OTHER)
+        return vdb_fail(err, VECDB_INVALID, "%s is a file; a vecdb database is a directory", db->path);
+    if (kind == VDB_PATH_DIRECTORY && (status = vfs->list(vfs, db->path, look_at_name, &scan, err)))
+        return status;
+    if (!scan.has_catalog && scan.has_others)
+        return vdb_fail(err, VECDB_INVALID,
+                        "%s holds other files and no vecdb database; give the path of a new or an empty directory",
+                        db->path);
+    if (scan.has_catalog && mode == VECDB_OPEN_NEW)
+        return vdb_fail(err, VECDB_EXISTS, "there is a vecdb database in %s already", db->path);
+    if (!scan.has_catalog && (mode == VECDB_OPEN_EXISTING || mode == VECDB_OPEN_READONLY))
+        return vdb_fail(err, VECDB_NOT_FOUND, "there is no vecdb database in %s", db->path);
+    *create = mode != VECDB_OPEN_EXISTING && mode != VECDB_OPEN_READONLY;
+    if (kind == VDB_PATH_MISSING && *create)
+        return vfs->make_directory(vfs, db->path, err);
+    return VECDB_OK;
+}
+
+static int open_parts(vecdb *db, vecdb_error *err)
+{
+    int status;
+    bool create = true;
+    if (db->is_memory)
+        status = vdb_vfs_memory(&db->memory, &db->vfs, err);
+    else
+        status = vdb_vfs_posix(&db->memory, db->options.io != VECDB_IO_READ, &db->vfs, err);
+    if (status || (!db->is_memory && (status = inspect_directory(db, &create, err))))
+        return status;
+    struct vdb_catalog_options catalog = {.memory = &db->memory,
+                                          .directory = db->is_memory ? NULL : db->path,
+                                          .readonly = db->is_readonly,
+                                          .create = create,
+                                          .durable = db->options.durability == VECDB_DURABILITY_FULL,
+                                          .busy_timeout_ms = db->options.busy_timeout_ms,
+                                          .schema = vdb_catalog_schema,
+                                          .log = db->options.log,
+                                          .log_context = db->options.log_context};
+    if ((status = vdb_catalog_open(&catalog, &db->catalog, err)))
+        return status;
+    db->state = vdb_catalog_state(db->catalog);
+    if ((status = vdb_cache_new(&db->memory, db->options.memory_bytes / 2, &db->cache, err)))
+        return status;
+    int threads = db->options.threads == VECDB_THREADS_NONE ? 1 : db->options.threads;
+    return vdb_pool_new(&db->memory, threads, &db->pool, err);
+}
+
+static char *normal_path(struct vdb_memory *memory, const char *path)
+{
+    size_t length = strlen(path);
+    while (length > 1 && path[length - 1] == '/')
+        length--;
+    return vdb_strdup(memory, path, length);
+}
+
+static void free_database(vecdb *db)
+{
+    while (db->collections) {
+        struct vecdb_collection *collection = db->collections;
+        db->collections = collection->next;
+        vdb_view_release(collection->view);
+        vdb_keys_release(&collection->keys);
+        pthread_mutex_destroy(&collection->refresh_lock);
+        pthread_mutex_destroy(&collection->view_lock);
+        vdb_free(&db->memory, collection);
+    }
+    assert(!db->files);
+    vdb_pool_free(db->pool);
+    vdb_cache_free(db->cache);
+    vdb_catalog_close(db->catalog);
+    if (db->vfs)
+        db->vfs->end(db->vfs);
+    vdb_commit_release(&db->queue);
+    pthread_mutex_destroy(&db->lock);
+    pthread_mutex_destroy(&db->append_lock);
+    pthread_mutex_destroy(&db->worker_lock);
+    pthread_cond_destroy(&db->worker_wakes);
+    vdb_free(&db->memory, db->abandoned);
+    vdb_free(&db->memory, db->path);
+    /* The handle itself came from the allocator that lies inside it. */
+    struct vdb_memory memory = db->memory;
+    vdb_free(&memory, db);
+}
+
+int vecdb_open(const char *path, const vecdb_options *options, vecdb **out, vecdb_error *err)
+{
+    vecdb_options copy;
+    int status = copy_options(&copy, options, err);
+    if (status)
+        return status;
+    if (!path || !*path || !out)
+        return vdb_fail(err, VECDB_INVALID, "vecdb_open needs the path of a directory, and a place for the handle");
+    pthread_once(&fork_once, watch_forks);
+
+    struct vdb_memory memory;
+    vdb_memory_init(&memory, &copy.allocator);
+    vecdb *db = vdb_alloc_zero(&memory, sizeof *db);
+    if (!db)
+        return vdb_fail_memory(err, sizeof *db);
+    db->memory = memory;
+    db->options = copy;
+    db->is_memory = !strcmp(path, ":memory:");
+    db->is_readonly = copy.mode == VECDB_OPEN_READONLY;
+    db->fork_count = atomic_load(&fork_count);
+    db->kernels = vdb_kernels_choose(NULL);
+    pthread_mutex_init(&db->lock, NULL);
+    pthread_mutex_init(&db->append_lock, NULL);
+    pthread_mutex_init(&db->worker_lock, NULL);
+    pthread_cond_init(&db->worker_wakes, NULL);
+    vdb_commit_init(&db->queue);
+    db->path = normal_path(&db->memory, path);
+    if (!db->path)
+        status = vdb_fail_memory(err, strlen(path));
+    else if (db->is_memory && copy.mode != VECDB_OPEN_CREATE && copy.mode != VECDB_OPEN_NEW)
+        status = vdb_fail(err, VECDB_NOT_FOUND, "\":memory:\" is a new database whenever it is opened");
+    else
+        status = open_parts(db, err);
+    if (status) {
+        free_database(db);
+        return status;
+    }
+    list_database(db);
+    *out = db;
+    return VECDB_OK;
+}
+
+void vecdb_close(vecdb *db)
+{
+    if (!db)
+        return;
+    if (vdb_database_check(db, NULL))
+        return; /* in the child of a fork: what is shared with the parent is left alone */
+    unlist_database(db);
+    vdb_maintain_stop(db);
+    free_database(db);
+}
+
+/* ------------------------------------------------------------------ small public calls */
+
+const char *vecdb_version(void)
+{
+    return VECDB_VERSION;
+}
+
+int vecdb_version_number(void)
+{
+    return VECDB_VERSION_NUMBER;
+}
+
+const char *vecdb_status_name(int status)
+{
+    switch (status) {
+#define NAME(name, value, meaning)                                                                                     \
+    case value:                                                                                                        \
+        return #name;
+        VECDB_STATUS_LIST(NAME)
+#undef NAME
+    default:
+        return "UNKNOWN";
+    }
+}
+
+void vecdb_interrupt(vecdb *db)
+{
+    if (db)
+        atomic_fetch_add(&db->interrupts, 1);
+}
+
+int vecdb_background_error(vecdb *db, vecdb_error *err)
+{
+    int status = vdb_database_check(db, err);
+    if (status)
+        return status;
+    pthread_mutex_lock(&db->lock);
+    status = db->background_error.status;
+    if (status && err)
+        *err = db->background_error;
+    db->background_error = (vecdb_error)VECDB_ERROR_INIT;
+    pthread_mutex_unlock(&db->lock);
+    return status;
+}
+
+void vdb_stop_init(struct vdb_stop *stop, vecdb *db, uint32_t timeout_ms)
+{
+    stop->db = db;
+    stop->interrupts = atomic_load_explicit(&db->interrupts, memory_order_relaxed);
+    stop->timeout_ms = timeout_ms;
+    stop->deadline_ns = timeout_ms ? vdb_now_ns() + (uint64_t)timeout_ms * 1000000u : 0;
+}
+
+int vdb_stop_check(void *context, vecdb_error *err)
+{
+    struct vdb_stop *stop = context;
+    if (atomic_load_explicit(&stop->db->interrupts, memory_order_relaxed) != stop->interrupts)
+        return vdb_fail(err, VECDB_INTERRUPTED, "the call was interrupted");
+    if (stop->deadline_ns && vdb_now_ns() > stop->deadline_ns)
+        return vdb_fail(err, VECDB_TIMEOUT, "the answer was not complete after %u ms", stop->timeout_ms);
+    return VECDB_OK;
+}
+
+/* ------------------------------------------------------------------ vector files */
+
+char *vdb_vector_path(vecdb *db, uint64_t field, uint64_t generation)
+{
+    size_t room = strlen(db->path) + 64;
+    char *path = vdb_alloc(&db->memory, room);
+    if (path)
+        snprintf(path, room, "%s/vectors-%llu-%llu", db->is_memory ? "" : db->path, (unsigned long long)field,
+                 (unsigned long long)generation);
+    return path;
+}
+
+static struct vdb_vector_file *find_file(vecdb *db, uint64_t field, uint64_t generation)
+{
+    for (struct vdb_vector_file *file = db->files; file; file = file->next)
+        if (file->field == field && file->generation == generation)
+            return vdb_vector_file_retain(file);
+    return NULL;
+}
+
+int vdb_vector_file_get(vecdb *db, uint64_t field, uint64_t generation, struct vdb_vector_file **out, vecdb_error *err)
+{
+    pthread_mutex_lock(&db->lock);
+    struct vdb_vector_file *file = find_file(db, field, generation);
+    pthread_mutex_unlock(&db->lock);
+    if (file) {
+        *out = file;
+        return VECDB_OK;
+    }
+    char *path = vdb_vector_path(db, field, generation);
+    file = vdb_alloc_zero(&db->memory, sizeof *file);
+    int status = path && file ? db->vfs->open(db->vfs, path, VDB_FILE_READ, &file->file, err)
+                              : vdb_fail_memory(err, sizeof *file);
+    vdb_free(&db->memory, path);
+    if (status) {
+        vdb_free(&db->memory, file);
+        return status;
+    }
+    atomic_init(&file->references, 1);
+    file->db = db;
+    file->field = field;
+    file->generation = generation;
+    pthread_mutex_lock(&db->lock);
+    struct vdb_vector_file *other = find_file(db, field, generation);
+    if (!other) {
+        file->next = db->files;
+        db->files = file;
+    }
+    pthread_mutex_unlock(&db->lock);
+    if (other) { /* another thread was faster */
+        db->vfs->close(file->file);
+        vdb_free(&db->memory, file);
+        file = other;
+    }
+    *out = file;
+    return VECDB_OK;
+}
+
+struct vdb_vector_file *vdb_vector_file_retain(struct vdb_vector_file *file)
+{
+    atomic_fetch_add_explicit(&file->references, 1, memory_order_relaxed);
+    return file;
+}
+
+void vdb_vector_file_put(struct vdb_vector_file *file)
+{
+    if (!file)
+        return;
+    vecdb *db = file->db;
+    /* Under the lock, because the list can still give it out. */
+    pthread_mutex_lock(&db->lock);
+    bool is_last = atomic_fetch_sub(&file->references, 1) == 1;
+    for (struct vdb_vector_file **at = &db->files; is_last && *at; at = &(*at)->next)
+        if (*at == file) {
+            *at = file->next;
+            break;
+        }
+    pthread_mutex_unlock(&db->lock);
+    if (is_last) {
+        db->vfs->close(file->file);
+        vdb_free(&db->memory, file);
+    }
+}

@@ -1,0 +1,185 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * lib/database.h - the parts of an open database, shared by the files of lib/
+ *
+ *     vecdb                  handle: memory, vfs, catalog, page cache, threads
+ *      |- commit queue       writers wait here; one of them commits for all          commit.c
+ *      |- maintenance        packs tails, compacts; a background thread              maintain.c
+ *      '- vecdb_collection   by id, one handle each                                  collections.c
+ *          |- keys           slot -> key, loaded piece by piece                      keys.c
+ *          '- view           the records at one state, immutable, counted            view.c
+ *              '- fields     segments (opened extents), then pieces of the tail
+ *
+ * LOCKS, in the order in which they may be taken
+ *   1. append_lock        who appends to vector files (packing, compaction, bulk writes); held across
+ *                         a commit, so it comes before
+ *   2. the commit queue   the leader of a group holds the gate of `state`
+ *   3. refresh_lock       of a collection: its view is being advanced
+ *   4. lock               of the handle: lists of collections and files, the background error;
+ *      view_lock          of a collection: which view is the current one. Held for a few
+ *                         instructions, nothing is called under them.
+ *   keys->lock is taken alone or under refresh_lock.
+ */
+#ifndef VDB_LIB_DATABASE_H
+#define VDB_LIB_DATABASE_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+
+#include "base/error.h"
+#include "base/memory.h"
+#include "base/slots.h"
+#include "base/threads.h"
+#include "commit.h"
+#include "index/index.h"
+#include "keys.h"
+#include "storage/cache.h"
+#include "storage/catalog.h"
+#include "storage/connection.h"
+#include "storage/extent.h"
+#include "storage/vfs.h"
+#include "vecdb.h"
+#include "view.h"
+
+#define VDB_TAIL_LIMIT_ROWS 4096u
+#define VDB_TAIL_LIMIT_BYTES (4u << 20)
+
+struct vecdb_collection {
+    vecdb *db;
+    uint64_t id;
+    struct vecdb_collection *next; /* in db->collections */
+    pthread_mutex_t refresh_lock;
+    pthread_mutex_t view_lock;
+    struct vdb_view *view;  /* the current one; NULL: none yet */
+    uint64_t view_word;     /* the word of `state` it is known to be current at */
+    uint64_t view_sequence; /* the number of the state it shows */
+    struct vdb_keys keys;
+};
+
+/* A vector file that is open for reading. Counted; segments hold it. */
+struct vdb_vector_file {
+    _Atomic unsigned references;
+    vecdb *db;
+    uint64_t field, generation;
+    struct vdb_file *file;
+    struct vdb_vector_file *next; /* in db->files */
+};
+
+struct vecdb {
+    struct vdb_memory memory;
+    vecdb_options options;
+    char *path; /* without a slash at the end */
+    bool is_memory, is_readonly;
+    unsigned fork_count; /* of the process that opened it; another one means that we are a child */
+    struct vdb_vfs *vfs;
+    struct vdb_catalog *catalog;
+    struct vdb_state *state;
+    struct vdb_cache *cache;
+    struct vdb_pool *pool;
+    const struct vdb_kernels *kernels;
+    _Atomic unsigned interrupts; /* how often vecdb_interrupt was called */
+
+    pthread_mutex_t lock;
+    struct vecdb_collection *collections;
+    struct vdb_vector_file *files;
+    vecdb_error background_error;
+
+    struct vdb_commit_queue queue;
+
+    pthread_mutex_t append_lock;
+    bool has_swept;             /* debris was removed once */
+    uint64_t *abandoned;        /* pairs (field, generation): files whose sync failed */
+    size_t n_abandoned;
+
+    pthread_t worker;
+    pthread_mutex_t worker_lock;
+    pthread_cond_t worker_wakes;
+    bool has_worker, worker_ends, has_work;
+
+    vecdb *next_open; /* in the list of open databases, for fork */
+};
+
+/* ------------------------------------------------------------------ database.c */
+
+/* MISUSE for NULL, and in the child of a fork. Every public call begins with it. */
+int vdb_database_check(const vecdb *db, vecdb_error *err);
+/* READONLY for a writing call on a read-only handle. */
+int vdb_database_check_writable(const vecdb *db, vecdb_error *err);
+void vdb_database_log(vecdb *db, int level, const char *format, ...) __attribute__((format(printf, 3, 4)));
+
+/* A call that can be stopped: by vecdb_interrupt, or by its deadline. */
+struct vdb_stop {
+    vecdb *db;
+    unsigned interrupts;
+    uint64_t deadline_ns; /* 0: none */
+    uint32_t timeout_ms;
+};
+void vdb_stop_init(struct vdb_stop *stop, vecdb *db, uint32_t timeout_ms);
+int vdb_stop_check(void *stop, vecdb_error *err); /* VECDB_OK, INTERRUPTED or TIMEOUT */
+
+/* Path of a vector file, owned by the caller. */
+char *vdb_vector_path(vecdb *db, uint64_t field, uint64_t generation);
+
+/* Open for reading, or share what is open. */
+int vdb_vector_file_get(vecdb *db, uint64_t field, uint64_t generation, struct vdb_vector_file **file,
+                        vecdb_error *err);
+struct vdb_vector_file *vdb_vector_file_retain(struct vdb_vector_file *file);
+void vdb_vector_file_put(struct vdb_vector_file *file);
+
+/* ------------------------------------------------------------------ append.c */
+
+/* Append to vector files: only the maintainer may. begin takes append_lock and the maintainer's lock;
+ * false: another process has it (append_lock is free again). */
+bool vdb_append_begin(vecdb *db);
+void vdb_append_end(vecdb *db);
+
+/* Remove vector files that no commit names. Between begin and end. */
+int vdb_append_sweep(vecdb *db, vecdb_error *err);
+
+/* Rows on their way into an extent of a field. With `may_grow` the extent grows from the field's last
+ * one where that keeps the invariants of extent.h. The file of generation `except` (0: none) is not
+ * appended to. Call inside a transaction (reading or writing). */
+struct vdb_append {
+    struct vdb_file *file;
+    struct vdb_extent_writer *writer;
+    struct vdb_extent_row row; /* what to put into the catalog, after vdb_append_finish */
+    uint64_t field;
+    bool is_new_file;
+};
+int vdb_append_open(vecdb *db, struct vdb_connection *c, const struct vdb_field_row *field, uint32_t first_slot,
+                    bool may_grow, uint64_t except, struct vdb_append *append, vecdb_error *err);
+int vdb_append_finish(vecdb *db, struct vdb_append *append, vecdb_error *err); /* written and synced */
+void vdb_append_release(vecdb *db, struct vdb_append *append);
+/* Put a finished extent into the catalog. */
+int vdb_append_commit(struct vdb_connection *c, const struct vdb_append *append, vecdb_error *err);
+
+/* ------------------------------------------------------------------ collections.c */
+
+/* The handle of an id, made when there is none yet. `out` may be NULL. */
+int vdb_collection_handle(vecdb *db, uint64_t id, vecdb_collection **out, vecdb_error *err);
+
+/* ------------------------------------------------------------------ pack.c, compact.c */
+
+/* Pack the tails of a collection into extents. Between vdb_append_begin and _end. */
+int vdb_pack(vecdb_collection *collection, vecdb_error *err);
+
+/* Rewrite the vector file that holds the largest share of garbage, if that is at least `min_garbage`
+ * (0 .. 1) of its bytes and `min_bytes`; *done tells whether there was one. The tails were packed in
+ * the same session, between vdb_append_begin and _end. */
+int vdb_compact_file(vecdb_collection *collection, double min_garbage, uint64_t min_bytes, struct vdb_stop *stop,
+                     bool *done, vecdb_error *err);
+
+/* Forget dead slots that no page holds any more. Between begin and end. */
+int vdb_compact_dead(vecdb_collection *collection, vecdb_error *err);
+
+/* ------------------------------------------------------------------ maintain.c */
+
+/* A view was made: is there enough in its tails to be packed? Then wake the worker, or note it for
+ * vdb_maintain_inline. */
+void vdb_maintain_notice(vecdb *db, const struct vdb_view *view);
+/* At the end of a writing call, for handles without a background thread. */
+void vdb_maintain_inline(vecdb *db);
+void vdb_maintain_stop(vecdb *db); /* end the background thread */
+
+#endif

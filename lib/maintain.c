@@ -1,0 +1,250 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * lib/maintain.c - when packing and compaction are done, and by whom
+ *
+ * A handle with threads has one worker. It starts when there is first something to do, sleeps until it
+ * is told of more, tries to become the maintainer (another process may be; then it leaves the work to
+ * that one, or to the next notice), packs the tails that have reached their limit, and rewrites the
+ * file with the most garbage when that is a third of it. A handle without threads does the same at the
+ * end of a writing call. Errors are kept for vecdb_background_error and logged; the work is tried
+ * again with the next notice.
+ */
+#include "database.h"
+
+#include <signal.h>
+
+/* A third: rewriting n live bytes gives back n / 2, so that every byte that is written is rewritten at
+ * most twice for each time its file's content is replaced. */
+#define BACKGROUND_GARBAGE (1.0 / 3)
+#define BACKGROUND_MIN_BYTES ((uint64_t)4 << 20)
+#define EXPLICIT_GARBAGE 0.05
+#define EXPLICIT_MIN_BYTES 4096
+
+static bool is_due(const struct vdb_view *view)
+{
+    for (size_t f = 0; f < view->n_fields; f++) {
+        const struct vdb_view_field *field = &view->fields[f];
+        if (field->n_tail_rows >= VDB_TAIL_LIMIT_ROWS ||
+            field->n_tail_rows * field->vector_bytes >= VDB_TAIL_LIMIT_BYTES)
+            return true;
+    }
+    return false;
+}
+
+/* Enough dead slots for a look at the files? */
+static bool may_have_garbage(const struct vdb_view *view)
+{
+    uint64_t n_dead = vdb_slots_count(view->dead->set), n_rows = 0;
+    for (size_t f = 0; f < view->n_fields; f++)
+        n_rows += view->fields[f].n_paged_rows;
+    return n_dead > VDB_TAIL_LIMIT_ROWS && n_dead * 3 > n_rows;
+}
+
+static int maintain_collection(vecdb_collection *collection, struct vdb_stop *stop, vecdb_error *err)
+{
+    struct vdb_view *view;
+    uint64_t sequence;
+    int status = vdb_view_acquire(collection, &view, NULL, &sequence, err);
+    if (status)
+        return status == VECDB_NOT_FOUND ? VECDB_OK : status; /* dropped */
+    bool must_pack = is_due(view), may_compact = may_have_garbage(view), done = false;
+    vdb_view_release(view);
+    if (must_pack || may_compact)
+        status = vdb_pack(collection, err);
+    if (!status && may_compact)
+        status = vdb_compact_file(collection, BACKGROUND_GARBAGE, BACKGROUND_MIN_BYTES, stop, &done, err);
+    if (!status && may_compact)
+        status = vdb_compact_dead(collection, err);
+    return status;
+}
+
+static vecdb_collection *first_collection(vecdb *db)
+{
+    pthread_mutex_lock(&db->lock);
+    vecdb_collection *first = db->collections; /* handles are only ever put in front of it */
+    pthread_mutex_unlock(&db->lock);
+    return first;
+}
+
+static void keep_error(vecdb *db, const vecdb_error *err)
+{
+    pthread_mutex_lock(&db->lock);
+    db->background_error = *err;
+    pthread_mutex_unlock(&db->lock);
+    vdb_database_log(db, VECDB_LOG_ERROR, "%s: background work failed: %s", db->path, err->message);
+}
+
+static void maintain(vecdb *db)
+{
+    if (!vdb_append_begin(db))
+        return;
+    struct vdb_stop stop;
+    vdb_stop_init(&stop, db, 0);
+    for (vecdb_collection *collection = first_collection(db); collection; collection = collection->next) {
+        vecdb_error err = VECDB_ERROR_INIT;
+        int status = maintain_collection(collection, &stop, &err);
+        if (status && status != VECDB_INTERRUPTED) {
+            err.status = status;
+            keep_error(db, &err);
+        }
+    }
+    vdb_append_end(db);
+}
+
+/* ------------------------------------------------------------------ the worker */
+
+static void *work(void *context)
+{
+    vecdb *db = context;
+    pthread_mutex_lock(&db->worker_lock);
+    for (;;) {
+        while (!db->has_work && !db->worker_ends)
+            pthread_cond_wait(&db->worker_wakes, &db->worker_lock);
+        if (db->worker_ends)
+            break;
+        db->has_work = false;
+        pthread_mutex_unlock(&db->worker_lock);
+        maintain(db);
+        pthread_mutex_lock(&db->worker_lock);
+    }
+    pthread_mutex_unlock(&db->worker_lock);
+    return NULL;
+}
+
+/* Under worker_lock. A thread that cannot be had leaves the work to the next notice. */
+static void start_worker(vecdb *db)
+{
+    sigset_t all, old;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &old); /* the application's handlers run in its own threads */
+    db->has_worker = !pthread_create(&db->worker, NULL, work, db);
+    pthread_sigmask(SIG_SETMASK, &old, NULL);
+}
+
+void vdb_maintain_notice(vecdb *db, const struct vdb_view *view)
+{
+    if (db->is_readonly || (!is_due(view) && !may_have_garbage(view)))
+        return;
+    pthread_mutex_lock(&db->worker_lock);
+    db->has_work = true;
+    if (db->options.threads != VECDB_THREADS_NONE && !db->worker_ends) {
+        if (!db->has_worker)
+            start_worker(db);
+        pthread_cond_signal(&db->worker_wakes);
+    }
+    pthread_mutex_unlock(&db->worker_lock);
+}
+
+void vdb_maintain_inline(vecdb *db)
+{
+    if (db->options.threads != VECDB_THREADS_NONE)
+        return;
+    pthread_mutex_lock(&db->worker_lock);
+    bool has_work = db->has_work;
+    db->has_work = false;
+    pthread_mutex_unlock(&db->worker_lock);
+    if (has_work)
+        maintain(db);
+}
+
+void vdb_maintain_stop(vecdb *db)
+{
+    pthread_mutex_lock(&db->worker_lock);
+    db->worker_ends = true;
+    bool has_worker = db->has_worker;
+    pthread_cond_signal(&db->worker_wakes);
+    pthread_mutex_unlock(&db->worker_lock);
+    if (has_worker) {
+        vecdb_interrupt(db); /* a compaction in progress stops at the next page */
+        pthread_join(db->worker, NULL);
+    }
+    db->has_worker = false;
+}
+
+/* ------------------------------------------------------------------ on request */
+
+struct collection_list {
+    vecdb *db;
+    vecdb_collection **collections;
+    size_t n;
+    vecdb_error *err;
+};
+
+static int list_collection(void *context, const struct vdb_collection_row *row)
+{
+    struct collection_list *list = context;
+    vecdb_collection **more =
+        vdb_realloc_array(&list->db->memory, list->collections, list->n + 1, sizeof(vecdb_collection *));
+    if (!more)
+        return vdb_fail_memory(list->err, sizeof(vecdb_collection *));
+    list->collections = more;
+    int status = vdb_collection_handle(list->db, row->id, &more[list->n], list->err);
+    list->n += !status;
+    return status;
+}
+
+static int list_collections(vecdb *db, struct collection_list *list, vecdb_error *err)
+{
+    struct vdb_connection *c;
+    uint64_t sequence;
+    *list = (struct collection_list){.db = db, .err = err};
+    int status = vdb_read_begin(db->catalog, &c, &sequence, err);
+    if (status)
+        return status;
+    status = vdb_collection_each(c, list_collection, list, err);
+    vdb_read_end(c);
+    return status;
+}
+
+static int report(const vecdb_work *request, uint64_t done, uint64_t total, vecdb_error *err)
+{
+    vecdb_progress progress = {.phase = "compact", .done = done, .total = total};
+    if (request && request->progress && request->progress(request->progress_context, &progress))
+        return vdb_fail(err, VECDB_INTERRUPTED, "the compaction was interrupted; what it has done so far stays done");
+    return VECDB_OK;
+}
+
+static int compact_collection(vecdb_collection *collection, struct vdb_stop *stop, vecdb_error *err)
+{
+    int status = vdb_pack(collection, err);
+    bool done = true;
+    while (!status && done)
+        status = vdb_compact_file(collection, EXPLICIT_GARBAGE, EXPLICIT_MIN_BYTES, stop, &done, err);
+    return status ? status : vdb_compact_dead(collection, err);
+}
+
+static int compact_all(vecdb *db, const vecdb_work *request, vecdb_error *err)
+{
+    struct collection_list list;
+    struct vdb_stop stop;
+    vdb_stop_init(&stop, db, 0);
+    int status = list_collections(db, &list, err);
+    for (size_t i = 0; i < list.n && !status; i++) {
+        status = report(request, i, list.n + 1, err);
+        if (!status)
+            status = compact_collection(list.collections[i], &stop, err);
+        if (status == VECDB_NOT_FOUND) /* dropped meanwhile */
+            status = VECDB_OK;
+    }
+    vdb_free(&db->memory, list.collections);
+    if (!status)
+        status = vdb_append_sweep(db, err);
+    if (!status && !(status = report(request, list.n, list.n + 1, err)))
+        status = vdb_catalog_checkpoint(db->catalog, true, err);
+    return status ? status : report(request, list.n + 1, list.n + 1, err);
+}
+
+int vecdb_compact(vecdb *db, const vecdb_work *request, vecdb_error *err)
+{
+    int status = vdb_database_check_writable(db, err);
+    if (status)
+        return status;
+    if (request && request->size < sizeof *request)
+        return vdb_fail(err, VECDB_MISUSE, "vecdb_work.size must be sizeof(vecdb_work)");
+    if (!vdb_append_begin(db))
+        return vdb_fail(err, VECDB_BUSY, "%s: another process is packing or compacting just now; try again later",
+                        db->path);
+    status = compact_all(db, request, err);
+    vdb_append_end(db);
+    return status;
+}

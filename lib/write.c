@@ -1,0 +1,572 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * lib/write.c - put, insert, delete
+ *
+ * A write has two halves. Outside of all locks, every record is checked and its vectors are brought
+ * into the fields' types (struct batch). Inside the transaction, slots are given out, keys looked up,
+ * rows written. Vectors go to the tail; or, when there are many of them and this process can be the
+ * maintainer, at once into an extent that is synced before the commit, which spares writing them
+ * three times (WAL, catalog, page).
+ *
+ * Slots of one write are consecutive, in the order of its records. Of two records with one key in a
+ * put, the later kills the earlier, as two puts would.
+ *
+ * When the collection's fields were changed between the two halves (by another process, say), the
+ * first half is done again.
+ */
+#include "database.h"
+
+#include <stdio.h>
+
+#include "base/numbers.h"
+#include "validate.h"
+
+/* From this many bytes of vectors on, a write goes into an extent of its own: about two pages. */
+#define BULK_BYTES ((size_t)128 << 10)
+
+/* Not a vecdb_status: the fields have changed since the batch was made. */
+#define STALE (-1)
+
+/* The records' vectors in one field, those without one left out. */
+struct column {
+    const struct vdb_view_field *field;
+    unsigned char *rows;
+    uint32_t *record; /* of each row: its place in the batch, ascending; later its slot */
+    size_t n_rows;
+};
+
+struct batch {
+    vecdb_collection *collection;
+    const vecdb_record *records;
+    size_t n_records;
+    bool is_insert;
+    struct vdb_view *view; /* whose fields it was made for */
+    vecdb_key *keys;       /* with lengths */
+    size_t *metadata_lengths, *text_lengths;
+    struct column *columns; /* one for each field */
+    bool has_documents, is_bulk;
+    size_t n_vector_bytes;
+
+    struct vdb_append *appends; /* bulk: one for each field */
+    uint32_t *dead;             /* slots killed */
+    size_t n_dead, dead_capacity;
+    uint32_t *slots;            /* scratch, one for each record */
+    unsigned char *is_killed;   /* by a later record of the same batch */
+};
+
+/* ------------------------------------------------------------------ the first half */
+
+static void batch_release(struct batch *batch)
+{
+    struct vdb_memory *memory = &batch->collection->db->memory;
+    for (size_t i = 0; batch->columns && i < batch->view->n_fields; i++) {
+        vdb_free_aligned(memory, batch->columns[i].rows);
+        vdb_free(memory, batch->columns[i].record);
+    }
+    vdb_free(memory, batch->columns);
+    vdb_free(memory, batch->keys);
+    vdb_free(memory, batch->metadata_lengths);
+    vdb_free(memory, batch->text_lengths);
+    vdb_free(memory, batch->appends);
+    vdb_free(memory, batch->dead);
+    vdb_free(memory, batch->slots);
+    vdb_free(memory, batch->is_killed);
+    vdb_view_release(batch->view);
+}
+
+static int add_vector(struct batch *batch, const char *where, size_t record, struct column *column,
+                      const void *values, uint32_t dimension, int type, vecdb_error *err)
+{
+    struct vdb_memory *memory = &batch->collection->db->memory;
+    size_t vector_bytes = column->field->vector_bytes;
+    if (column->n_rows && column->record[column->n_rows - 1] == record)
+        return vdb_fail(err, VECDB_INVALID, "%s: field \"%s\" is given two vectors", where, column->field->row.name);
+    if (!column->rows) { /* room for all records: most have a vector */
+        size_t n_bytes;
+        if (__builtin_mul_overflow(batch->n_records, vector_bytes, &n_bytes))
+            return vdb_fail_memory(err, SIZE_MAX);
+        column->rows = vdb_alloc_aligned(memory, n_bytes);
+        column->record = vdb_alloc_array(memory, batch->n_records, sizeof *column->record);
+        if (!column->rows || !column->record)
+            return vdb_fail_memory(err, n_bytes);
+    }
+    int status = vdb_check_vector(where, &column->field->row, values, dimension, type,
+                                  column->rows + column->n_rows * vector_bytes, err);
+    if (status)
+        return status;
+    column->record[column->n_rows++] = (uint32_t)record;
+    batch->n_vector_bytes += vector_bytes;
+    return VECDB_OK;
+}
+
+static int add_vectors(struct batch *batch, const char *where, size_t i, vecdb_error *err)
+{
+    const vecdb_record *record = &batch->records[i];
+    const struct vdb_view_field *field;
+    int status = VECDB_OK;
+    if (record->vector) {
+        if ((status = vdb_view_field(batch->view, NULL, &field, err)))
+            return status;
+        status = add_vector(batch, where, i, &batch->columns[field - batch->view->fields], record->vector,
+                            record->dimension, record->type, err);
+    }
+    for (size_t v = 0; v < record->n_vectors && !status; v++) {
+        const vecdb_vector *vector = &record->vectors[v];
+        if (!vector->values)
+            continue;
+        if ((status = vdb_view_field(batch->view, vector->field, &field, err)))
+            return vdb_fail_prefix(err, status, "%s: ", where);
+        status = add_vector(batch, where, i, &batch->columns[field - batch->view->fields], vector->values,
+                            vector->dimension, vector->type, err);
+    }
+    return status;
+}
+
+/* Metadata is parsed by SQLite, as it will be when it is filtered. */
+static int check_metadata(struct batch *batch, struct vdb_connection *c, const char *where, size_t i, vecdb_error *err)
+{
+    const vecdb_record *record = &batch->records[i];
+    size_t length;
+    bool is_object;
+    int status = vdb_check_text(where, "metadata", record->metadata, record->metadata_length, &length, err);
+    if (status || (status = vdb_json_check(c, record->metadata, length, &is_object, err)))
+        return status;
+    if (!is_object)
+        return vdb_fail(err, VECDB_INVALID,
+                        "%s: the metadata is not a JSON object such as {\"year\": 2024} (or is nested too deeply)",
+                        where);
+    batch->metadata_lengths[i] = length;
+    return VECDB_OK;
+}
+
+static int add_record(struct batch *batch, struct vdb_connection *c, size_t i, vecdb_error *err)
+{
+    const vecdb_record *record = &batch->records[i];
+    char where[VECDB_MAX_NAME + 64];
+    snprintf(where, sizeof where, "collection \"%s\": record %zu", batch->view->row.name, i);
+    int status = vdb_check_key(where, &record->key, &batch->keys[i], err);
+    if (!status && record->metadata)
+        status = check_metadata(batch, c, where, i, err);
+    if (!status && record->text)
+        status = vdb_check_text(where, "text", record->text, record->text_length, &batch->text_lengths[i], err);
+    if (!status && (record->reserved[0] || record->reserved[1]))
+        status = vdb_fail(err, VECDB_INVALID, "%s: vecdb_record.reserved must be zero", where);
+    batch->has_documents |= record->metadata || record->text;
+    return status ? status : add_vectors(batch, where, i, err);
+}
+
+static bool allocate_batch(struct batch *batch)
+{
+    struct vdb_memory *memory = &batch->collection->db->memory;
+    size_t n = batch->n_records, n_fields = batch->view->n_fields;
+    batch->keys = vdb_alloc_array(memory, n, sizeof *batch->keys);
+    batch->slots = vdb_alloc_array(memory, n, sizeof *batch->slots);
+    batch->metadata_lengths = vdb_alloc_array(memory, n, sizeof *batch->metadata_lengths);
+    batch->text_lengths = vdb_alloc_array(memory, n, sizeof *batch->text_lengths);
+    batch->columns = vdb_alloc_array(memory, n_fields + 1, sizeof *batch->columns);
+    batch->appends = vdb_alloc_array(memory, n_fields + 1, sizeof *batch->appends);
+    batch->is_killed = vdb_alloc(memory, n);
+    if (!batch->keys || !batch->slots || !batch->metadata_lengths || !batch->text_lengths || !batch->columns ||
+        !batch->appends || !batch->is_killed)
+        return false;
+    memset(batch->metadata_lengths, 0, n * sizeof *batch->metadata_lengths);
+    memset(batch->text_lengths, 0, n * sizeof *batch->text_lengths);
+    memset(batch->appends, 0, (n_fields + 1) * sizeof *batch->appends);
+    for (size_t i = 0; i <= n_fields; i++)
+        batch->columns[i] = (struct column){.field = i < n_fields ? &batch->view->fields[i] : NULL};
+    return true;
+}
+
+/* The first half. On failure too the batch must be released. */
+static int prepare(struct batch *batch, vecdb_error *err)
+{
+    uint64_t sequence;
+    struct vdb_connection *c = NULL;
+    bool has_metadata = false;
+    for (size_t i = 0; i < batch->n_records; i++)
+        has_metadata |= batch->records[i].metadata != NULL;
+    int status = vdb_view_acquire(batch->collection, &batch->view, has_metadata ? &c : NULL, &sequence, err);
+    if (status)
+        return status;
+    if (!allocate_batch(batch)) {
+        vdb_free(&batch->collection->db->memory, batch->columns);
+        batch->columns = NULL;
+        status = vdb_fail_memory(err, batch->n_records * sizeof *batch->keys);
+    }
+    for (size_t i = 0; i < batch->n_records && !status; i++)
+        status = add_record(batch, c, i, err);
+    if (c)
+        vdb_read_end(c);
+    return status;
+}
+
+/* ------------------------------------------------------------------ the second half */
+
+static int kill_slot(struct batch *batch, struct vdb_connection *c, uint32_t slot, uint32_t first_slot,
+                     vecdb_error *err)
+{
+    if (batch->n_dead == batch->dead_capacity) {
+        size_t capacity = batch->dead_capacity ? 2 * batch->dead_capacity : 64;
+        uint32_t *dead = vdb_realloc_array(&batch->collection->db->memory, batch->dead, capacity, sizeof *dead);
+        if (!dead)
+            return vdb_fail_memory(err, capacity * sizeof *dead);
+        batch->dead = dead;
+        batch->dead_capacity = capacity;
+    }
+    batch->dead[batch->n_dead++] = slot;
+    int status = vdb_records_remove(c, batch->collection->id, slot, err);
+    if (slot >= first_slot) { /* a row of this very write is not in the tail yet */
+        batch->is_killed[slot - first_slot] = 1;
+        return status;
+    }
+    for (size_t f = 0; f < batch->view->n_fields && !status; f++)
+        status = vdb_tail_remove(c, batch->view->fields[f].row.id, slot, slot, err);
+    return status;
+}
+
+static int fail_existing(const struct batch *batch, size_t i, vecdb_error *err)
+{
+    const vecdb_key *key = &batch->keys[i];
+    if (key->text)
+        return vdb_fail(err, VECDB_EXISTS,
+                        "collection \"%s\": record %zu: there is a record with key \"%.*s\" already; put replaces records",
+                        batch->view->row.name, i, key->length > 100 ? 100 : (int)key->length, key->text);
+    return vdb_fail(err, VECDB_EXISTS,
+                    "collection \"%s\": record %zu: there is a record with key %lld already; put replaces records",
+                    batch->view->row.name, i, (long long)key->integer);
+}
+
+static int write_record(struct batch *batch, struct vdb_connection *c, size_t i, uint32_t first_slot,
+                        uint64_t *n_records, vecdb_error *err)
+{
+    struct vdb_record_row row = {.slot = first_slot + (uint32_t)i,
+                                 .key = batch->keys[i],
+                                 .metadata = batch->records[i].metadata,
+                                 .text = batch->records[i].text,
+                                 .metadata_length = batch->metadata_lengths[i],
+                                 .text_length = batch->text_lengths[i]};
+    uint64_t id = batch->collection->id;
+    bool added, found;
+    int status = vdb_records_add(c, id, &row, &added, err);
+    if (status || added) {
+        *n_records += added && !status;
+        return status;
+    }
+    if (batch->is_insert)
+        return fail_existing(batch, i, err);
+    uint32_t old;
+    if ((status = vdb_records_find(c, id, &row.key, &old, &found, err)))
+        return status;
+    if (found && (status = kill_slot(batch, c, old, first_slot, err)))
+        return status;
+    status = vdb_records_add(c, id, &row, &added, err);
+    if (!status && !added)
+        status = vdb_fail(err, VECDB_CORRUPT, "catalog.sqlite: slot %u of collection \"%s\" is taken twice", row.slot,
+                          batch->view->row.name);
+    return status;
+}
+
+static int write_tail(struct vdb_connection *c, const struct column *column, uint32_t first_slot,
+                      const struct batch *batch, vecdb_error *err)
+{
+    size_t vector_bytes = column->field->vector_bytes;
+    int status = VECDB_OK;
+    for (size_t r = 0; r < column->n_rows && !status; r++)
+        if (!batch->is_killed[column->record[r]])
+            status = vdb_tail_add(c, column->field->row.id, first_slot + column->record[r],
+                                  column->rows + r * vector_bytes, vector_bytes, err);
+    return status;
+}
+
+static int write_extent(struct batch *batch, struct vdb_connection *c, size_t f, uint32_t first_slot, vecdb_error *err)
+{
+    vecdb *db = batch->collection->db;
+    const struct column *column = &batch->columns[f];
+    struct vdb_append *append = &batch->appends[f];
+    struct vdb_field_row field = column->field->row;
+    for (size_t r = 0; r < column->n_rows; r++)
+        batch->slots[r] = first_slot + column->record[r];
+    int status = vdb_append_open(db, c, &field, batch->slots[0], true, 0, append, err);
+    if (status)
+        return status;
+    status = vdb_extent_writer_add(append->writer, batch->slots, column->rows, column->n_rows, err);
+    if (!status)
+        status = vdb_append_finish(db, append, err);
+    if (!status)
+        status = vdb_append_commit(c, append, err);
+    vdb_append_release(db, append);
+    return status;
+}
+
+static int compare_slots(const void *a, const void *b)
+{
+    uint32_t left = *(const uint32_t *)a, right = *(const uint32_t *)b;
+    return left < right ? -1 : left > right;
+}
+
+/* Note the dead slots and log what was done. */
+static int finish_batch(struct batch *batch, struct vdb_transaction *transaction, uint32_t first_slot, size_t n_slots,
+                        bool wrote_extents, vecdb_error *err)
+{
+    uint64_t id = batch->collection->id;
+    if (batch->n_dead) {
+        qsort(batch->dead, batch->n_dead, sizeof *batch->dead, compare_slots);
+        int status = vdb_dead_add(transaction->connection, id, batch->dead, batch->n_dead, err);
+        if (status)
+            return status;
+    }
+    struct vdb_change change = {.collection = id,
+                                .kind = wrote_extents ? VDB_CHANGE_EXTENTS : VDB_CHANGE_ROWS,
+                                .first_slot = first_slot,
+                                .n_slots = (uint32_t)n_slots,
+                                .dead = batch->dead,
+                                .n_dead = batch->n_dead};
+    return vdb_transaction_log(transaction, &change, err);
+}
+
+static int apply_batch(void *context, struct vdb_transaction *transaction, vecdb_error *err)
+{
+    struct batch *batch = context;
+    struct vdb_connection *c = transaction->connection;
+    struct vdb_collection_row row;
+    bool found, wrote_extents = false;
+    batch->n_dead = 0;
+    memset(batch->is_killed, 0, batch->n_records);
+    int status = vdb_collection_read(c, batch->collection->id, &row, &found, err);
+    if (status)
+        return status;
+    if (!found)
+        return vdb_fail(err, VECDB_NOT_FOUND, "collection \"%s\" was dropped", batch->view->row.name);
+    if (row.schema_version != batch->view->row.schema_version)
+        return STALE;
+    if (batch->n_records > UINT32_MAX - row.next_slot)
+        return vdb_fail(err, VECDB_FULL, "collection \"%s\" has used up its 4,294,967,295 slots; export it and import "
+                        "it into a new one", row.name);
+    uint32_t first_slot = (uint32_t)row.next_slot;
+    uint64_t n_records = row.n_records;
+    for (size_t i = 0; i < batch->n_records && !status; i++)
+        status = write_record(batch, c, i, first_slot, &n_records, err);
+    for (size_t f = 0; f < batch->view->n_fields && !status; f++) {
+        if (!batch->columns[f].n_rows)
+            continue;
+        if (batch->is_bulk) {
+            status = write_extent(batch, c, f, first_slot, err);
+            wrote_extents = true;
+        } else {
+            status = write_tail(c, &batch->columns[f], first_slot, batch, err);
+        }
+    }
+    if (!status)
+        status = vdb_collection_set_counts(c, row.id, row.next_slot + batch->n_records, n_records,
+                                           row.has_documents || batch->has_documents, err);
+    return status ? status : finish_batch(batch, transaction, first_slot, batch->n_records, wrote_extents, err);
+}
+
+/* ------------------------------------------------------------------ put and insert */
+
+static int check_write(vecdb_collection *collection, const void *items, size_t n, const char *what, vecdb_error *err)
+{
+    if (!collection)
+        return vdb_fail(err, VECDB_MISUSE, "the collection handle is NULL");
+    int status = vdb_database_check_writable(collection->db, err);
+    if (status)
+        return status;
+    if (n && !items)
+        return vdb_fail(err, VECDB_INVALID, "%zu %s are announced, but the pointer to them is NULL", n, what);
+    if (n > UINT32_MAX / 2)
+        return vdb_fail(err, VECDB_INVALID, "%zu %s are too many for one call; up to 2,147,483,647 are allowed", n,
+                        what);
+    return VECDB_OK;
+}
+
+static int write_records(vecdb_collection *collection, const vecdb_record *records, size_t n_records, bool is_insert,
+                         vecdb_error *err)
+{
+    int status = check_write(collection, records, n_records, "records", err);
+    if (status || !n_records)
+        return status;
+    vecdb *db = collection->db;
+    for (int attempt = 0;; attempt++) {
+        struct batch batch = {
+            .collection = collection, .records = records, .n_records = n_records, .is_insert = is_insert};
+        status = prepare(&batch, err);
+        if (!status) {
+            batch.is_bulk = batch.n_vector_bytes >= BULK_BYTES && vdb_append_begin(db);
+            status = vdb_commit(db, apply_batch, &batch, err);
+            if (batch.is_bulk)
+                vdb_append_end(db);
+        }
+        batch_release(&batch);
+        if (status != STALE)
+            break;
+        if (attempt == 100)
+            return vdb_fail(err, VECDB_BUSY, "the fields of the collection are being changed all the time");
+    }
+    if (!status)
+        vdb_maintain_inline(db);
+    return status;
+}
+
+int vecdb_put(vecdb_collection *collection, const vecdb_record *records, size_t n_records, vecdb_error *err)
+{
+    return write_records(collection, records, n_records, false, err);
+}
+
+int vecdb_insert(vecdb_collection *collection, const vecdb_record *records, size_t n_records, vecdb_error *err)
+{
+    return write_records(collection, records, n_records, true, err);
+}
+
+/* ------------------------------------------------------------------ from columns */
+
+static int fill_records(const vecdb_batch *batch, vecdb_record *records, vecdb_vector *vectors, size_t *strides,
+                        vecdb_error *err)
+{
+    for (size_t i = 0; i < batch->n_rows; i++) {
+        vecdb_vector *own = vectors + i * batch->n_vectors;
+        records[i] = (vecdb_record){.vectors = own, .n_vectors = batch->n_vectors};
+        records[i].key = batch->keys ? batch->keys[i] : vecdb_key_int(batch->integer_keys[i]);
+        records[i].metadata = batch->metadata ? batch->metadata[i] : NULL;
+        records[i].text = batch->texts ? batch->texts[i] : NULL;
+        for (size_t v = 0; v < batch->n_vectors; v++) {
+            const vecdb_vector_column *column = &batch->vectors[v];
+            size_t offset;
+            if (__builtin_mul_overflow(i, strides[v], &offset))
+                return vdb_fail(err, VECDB_INVALID, "vector column %zu: the stride is absurd", v);
+            own[v] = (vecdb_vector){.field = column->field,
+                                    .values = (const char *)column->values + offset,
+                                    .dimension = column->dimension,
+                                    .type = column->type};
+        }
+    }
+    return VECDB_OK;
+}
+
+/* The distance from row to row of a column without a stride needs the field's type and dimension. */
+static int find_strides(vecdb_collection *collection, const vecdb_batch *batch, size_t *strides, vecdb_error *err)
+{
+    struct vdb_view *view;
+    uint64_t sequence;
+    int status = vdb_view_acquire(collection, &view, NULL, &sequence, err);
+    if (status)
+        return status;
+    for (size_t v = 0; v < batch->n_vectors && !status; v++) {
+        const vecdb_vector_column *column = &batch->vectors[v];
+        const struct vdb_view_field *field;
+        if ((status = vdb_view_field(view, column->field, &field, err)))
+            break;
+        if (column->dimension && column->dimension != field->row.dimension)
+            status = vdb_fail(err, VECDB_INVALID, "collection \"%s\": vectors have %u values, field \"%s\" takes %u",
+                              view->row.name, column->dimension, field->row.name, field->row.dimension);
+        else if (!column->values)
+            status = vdb_fail(err, VECDB_INVALID, "vector column %zu has no values", v);
+        strides[v] = column->stride ? column->stride
+                                    : vdb_vector_bytes(column->type ? column->type : field->row.type,
+                                                       field->row.dimension);
+    }
+    vdb_view_release(view);
+    return status;
+}
+
+int vecdb_write(vecdb_collection *collection, const vecdb_batch *batch, vecdb_error *err)
+{
+    if (!batch || batch->size < sizeof *batch)
+        return vdb_fail(err, VECDB_MISUSE, "vecdb_batch.size must be sizeof(vecdb_batch)");
+    if (batch->n_rows && !batch->keys && !batch->integer_keys)
+        return vdb_fail(err, VECDB_INVALID, "a batch needs keys or integer_keys");
+    int status = check_write(collection, batch->n_vectors ? (const void *)batch->vectors : (const void *)batch,
+                             batch->n_rows, "rows", err);
+    if (status || !batch->n_rows)
+        return status;
+    struct vdb_memory *memory = &collection->db->memory;
+    size_t n_vectors;
+    bool fits = !__builtin_mul_overflow(batch->n_rows, batch->n_vectors + 1, &n_vectors);
+    vecdb_record *records = vdb_alloc_array(memory, batch->n_rows, sizeof *records);
+    vecdb_vector *vectors = fits ? vdb_alloc_array(memory, n_vectors, sizeof *vectors) : NULL;
+    size_t *strides = vdb_alloc_array(memory, batch->n_vectors + 1, sizeof *strides);
+    if (!records || !vectors || !strides)
+        status = vdb_fail_memory(err, batch->n_rows * sizeof *records);
+    if (!status)
+        status = find_strides(collection, batch, strides, err);
+    if (!status)
+        status = fill_records(batch, records, vectors, strides, err);
+    if (!status)
+        status = write_records(collection, records, batch->n_rows, batch->insert != 0, err);
+    vdb_free(memory, strides);
+    vdb_free(memory, vectors);
+    vdb_free(memory, records);
+    return status;
+}
+
+/* ------------------------------------------------------------------ delete */
+
+struct deletion {
+    struct batch batch; /* view, keys, dead; no records */
+    size_t n_keys;
+    uint64_t n_deleted;
+};
+
+static int apply_deletion(void *context, struct vdb_transaction *transaction, vecdb_error *err)
+{
+    struct deletion *deletion = context;
+    struct batch *batch = &deletion->batch;
+    struct vdb_connection *c = transaction->connection;
+    struct vdb_collection_row row;
+    bool found;
+    batch->n_dead = 0;
+    int status = vdb_collection_read(c, batch->collection->id, &row, &found, err);
+    if (status)
+        return status;
+    if (!found)
+        return vdb_fail(err, VECDB_NOT_FOUND, "collection \"%s\" was dropped", batch->view->row.name);
+    if (row.schema_version != batch->view->row.schema_version)
+        return STALE;
+    for (size_t i = 0; i < deletion->n_keys && !status; i++) {
+        uint32_t slot;
+        status = vdb_records_find(c, row.id, &batch->keys[i], &slot, &found, err);
+        if (!status && found)
+            status = kill_slot(batch, c, slot, UINT32_MAX, err);
+    }
+    deletion->n_deleted = batch->n_dead;
+    if (!status)
+        status = vdb_collection_set_counts(c, row.id, row.next_slot, row.n_records - batch->n_dead, row.has_documents,
+                                           err);
+    return status ? status : finish_batch(batch, transaction, 0, 0, false, err);
+}
+
+int vecdb_delete(vecdb_collection *collection, const vecdb_key *keys, size_t n_keys, uint64_t *n_deleted,
+                 vecdb_error *err)
+{
+    int status = check_write(collection, keys, n_keys, "keys", err);
+    if (status)
+        return status;
+    struct deletion deletion = {.n_keys = n_keys};
+    for (int attempt = 0; n_keys; attempt++) {
+        uint64_t sequence;
+        struct batch *batch = &deletion.batch;
+        *batch = (struct batch){.collection = collection};
+        status = vdb_view_acquire(collection, &batch->view, NULL, &sequence, err);
+        if (status)
+            return status;
+        batch->keys = vdb_alloc_array(&collection->db->memory, n_keys, sizeof *batch->keys);
+        if (!batch->keys)
+            status = vdb_fail_memory(err, n_keys * sizeof *batch->keys);
+        for (size_t i = 0; i < n_keys && !status; i++) {
+            char where[64];
+            snprintf(where, sizeof where, "key %zu", i);
+            status = vdb_check_key(where, &keys[i], &batch->keys[i], err);
+        }
+        if (!status)
+            status = vdb_commit(collection->db, apply_deletion, &deletion, err);
+        batch_release(batch);
+        if (status != STALE)
+            break;
+        if (attempt == 100)
+            return vdb_fail(err, VECDB_BUSY, "the fields of the collection are being changed all the time");
+    }
+    if (!status && n_deleted)
+        *n_deleted = deletion.n_deleted;
+    if (!status)
+        vdb_maintain_inline(collection->db);
+    return status;
+}
