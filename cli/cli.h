@@ -8,7 +8,7 @@
  *     main.c       commands, help                    input*.c     files of vectors and records
  *     options.c    one table of all options          output.c     tables, JSON, CSV
  *     values.c     element types, numbers, keys      progress.c   the bar on a terminal
- * *     errors.c     sentences, exit codes, Ctrl-C     queries.c    vectors to search for
+ *     errors.c     sentences, exit codes, Ctrl-C     queries.c    vectors to search for
  *     memory.c     memory, arenas                    database.c   opening what the options name
  *     cmd_*.c      one group of commands each
  *
@@ -38,11 +38,11 @@ struct options;
 
 struct command {
     const char *name;
-    const char *summary;   /* one line for the list of commands */
-    const char *usage;     /* what follows the name */
-    const char *text;      /* paragraphs for its help */
-    const char *example;   /* lines to type */
-    unsigned bit;          /* this command in option_spec.commands */
+    const char *summary; /* one line for the list of commands */
+    const char *usage;   /* what follows the name */
+    const char *text;    /* paragraphs for its help */
+    const char *example; /* lines to type */
+    unsigned bit;        /* this command in option_spec.commands */
     size_t min_arguments, max_arguments;
     int (*run)(const struct options *options); /* gives the exit code */
 };

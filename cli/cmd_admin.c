@@ -33,7 +33,8 @@ static void json_field(const vecdb_field_info *info)
     printf(",\"type\":\"%s\",\"dimension\":%u,\"metric\":\"%s\",\"index\":\"%s\",\"compression\":\"%s\"",
            type_name(field->type), field->dimension, metric_name(field->metric), index_name(field->index),
            compression_name(field->compression));
-    printf(",\"vectors\":%" PRIu64 ",\"tail\":%" PRIu64 ",\"dead\":%" PRIu64 ",\"pages\":%" PRIu64 ",\"bytes\":%" PRIu64,
+    printf(",\"vectors\":%" PRIu64 ",\"tail\":%" PRIu64 ",\"dead\":%" PRIu64 ",\"pages\":%" PRIu64
+           ",\"bytes\":%" PRIu64,
            info->n_vectors, info->n_tail, info->n_dead, info->n_pages, info->stored_bytes);
     if (info->stored_bytes)
         printf(",\"ratio\":%.3f}", (double)plain_bytes(info) / (double)info->stored_bytes);
@@ -98,8 +99,8 @@ static int table_collection(void *context, const vecdb_collection_info *info)
 
 static int info_table(const struct options *options, vecdb *db, const vecdb_stats *stats, vecdb_error *err)
 {
-    static const char *const names[] = {"collection", "records",     "field",   "type", "dimension", "metric", "index",
-                                        "compression", "vectors",    "tail",    "dead", "pages",     "bytes",  "ratio"};
+    static const char *const names[] = {"collection",  "records", "field", "type", "dimension", "metric", "index",
+                                        "compression", "vectors", "tail",  "dead", "pages",     "bytes",  "ratio"};
     struct describer describer = {.options = options};
     char catalog[32], vectors[32], sequence[32];
     if (options->mode == MODE_TABLE)

@@ -47,7 +47,7 @@ struct evaluation {
     struct answer answer;
     int32_t *truth; /* n_queries rows of truth_width; NULL: `exact` */
     uint32_t truth_width;
-    double *radius;  /* distance of the K-th true neighbour */
+    double *radius;   /* distance of the K-th true neighbour */
     uint32_t *n_true; /* how many true neighbours there are, at most K */
     double *call_s;
     size_t n_calls;
@@ -128,8 +128,9 @@ static int load_truth(struct evaluation *eval, vecdb_error *err)
         return status;
     char have[32], want[32];
     if (reader.type != VALUE_I32)
-        status = cli_fail(err, VECDB_INVALID, "%s holds %s values; true neighbours are 32-bit integers (ibin, ivecs, npy)",
-                          path, type_name(reader.type));
+        status =
+            cli_fail(err, VECDB_INVALID, "%s holds %s values; true neighbours are 32-bit integers (ibin, ivecs, npy)",
+                     path, type_name(reader.type));
     else if (reader.n_rows < eval->queries.n_queries)
         status = cli_fail(err, VECDB_INVALID, "%s has %s rows, but there are %s queries", path,
                           format_count(reader.n_rows, have), format_count(eval->queries.n_queries, want));
@@ -183,14 +184,14 @@ static int find_radius(struct evaluation *eval, size_t q, float *scratch, vecdb_
     int type, status = vecdb_get(eval->collection, &key, 1, VECDB_VECTORS, &results, err);
     if (status)
         return status;
-    const void *row = vecdb_result_found(results, 0)
-                          ? vecdb_result_vector(results, 0, eval->field->name, &dimension, &type)
-                          : NULL;
+    const void *row =
+        vecdb_result_found(results, 0) ? vecdb_result_vector(results, 0, eval->field->name, &dimension, &type) : NULL;
     if (!row) {
-        status = cli_fail(err, VECDB_NOT_FOUND,
-                          "%s, row %zu names record %d, and collection \"%.80s\" has no vector with that integer key; true "
-                          "neighbours are row numbers of the imported file. Without --truth an exact search finds them",
-                          eval->options->truth, q, (int)id, eval->options->arguments[1]);
+        status =
+            cli_fail(err, VECDB_NOT_FOUND,
+                     "%s, row %zu names record %d, and collection \"%.80s\" has no vector with that integer key; true "
+                     "neighbours are row numbers of the imported file. Without --truth an exact search finds them",
+                     eval->options->truth, q, (int)id, eval->options->arguments[1]);
     } else if (eval->field->type == VECDB_BIT) {
         eval->radius[q] = distance_of_bits(query, row, dimension);
     } else {
@@ -288,8 +289,8 @@ static void print_point(struct evaluation *eval)
     double p50 = percentile_us(eval, 0.5), p99 = percentile_us(eval, 0.99);
     int mode = eval->options->mode;
     if (mode == MODE_JSON || mode == MODE_JSONL) {
-        printf("%s{\"ef\":0,\"recall\":%.6f,\"qps\":%.1f,\"p50_us\":%.1f,\"p99_us\":%.1f", mode == MODE_JSON ? "{\"points\":[" : "",
-               found, qps, p50, p99);
+        printf("%s{\"ef\":0,\"recall\":%.6f,\"qps\":%.1f,\"p50_us\":%.1f,\"p99_us\":%.1f",
+               mode == MODE_JSON ? "{\"points\":[" : "", found, qps, p50, p99);
         printf(",\"plan\":\"%s\",\"k\":%u,\"queries\":%zu,\"batch\":%llu}%s\n", eval->plan, eval->k,
                eval->queries.n_queries, (unsigned long long)batch, mode == MODE_JSON ? "]}" : "");
         return;

@@ -38,7 +38,8 @@ struct target {
     FILE *file;
 };
 
-struct export {
+struct export
+{
     const struct options *options;
     const struct cli_fields *fields;
     const vecdb_field *field; /* NULL: JSON lines */
@@ -159,7 +160,7 @@ static void put_header(const struct export *export)
     if (export->format == INPUT_FVECS || export->format == INPUT_BVECS)
         return;
     if (export->format != INPUT_NPY) {
-        put_u32(out, (uint32_t)export->n_rows);
+        put_u32(out, (uint32_t) export->n_rows);
         put_u32(out, dimension);
         return;
     }
@@ -172,8 +173,8 @@ static void put_header(const struct export *export)
     memcpy(header, "\x93NUMPY\x01\x00", 8);
     header[8] = (char)(NPY_HEADER_BYTES - 10);
     header[9] = 0;
-    int n = snprintf(header + 10, sizeof header - 10, "{'descr': '%s', 'fortran_order': False, 'shape': (%llu, %u), }", type,
-                     (unsigned long long)export->n_rows, dimension);
+    int n = snprintf(header + 10, sizeof header - 10, "{'descr': '%s', 'fortran_order': False, 'shape': (%llu, %u), }",
+                     type, (unsigned long long)export->n_rows, dimension);
     header[10 + n] = ' ';
     header[NPY_HEADER_BYTES - 1] = '\n';
     fwrite(header, 1, NPY_HEADER_BYTES, out);
@@ -252,7 +253,8 @@ static int finish(struct export *export, vecdb_error *err)
     if (export->field) {
         bool fixed = export->format == INPUT_FVECS || export->format == INPUT_BVECS;
         if (export->format != INPUT_NPY && !fixed && export->n_rows > UINT32_MAX)
-            return cli_fail(err, VECDB_INVALID, "%s has room for 2^32 - 1 rows; export to npy", export->options->arguments[2]);
+            return cli_fail(err, VECDB_INVALID, "%s has room for 2^32 - 1 rows; export to npy",
+                            export->options->arguments[2]);
         if (!fixed && fseek(export->main.file, 0, SEEK_SET))
             return cli_fail_os(err, errno, "cannot write the header of %s", export->options->arguments[2]);
         put_header(export);
@@ -268,9 +270,10 @@ static int format_of_path(const struct options *options)
     static const struct {
         const char *suffix;
         int format;
-    } suffixes[] = {{".npy", INPUT_NPY},     {".fbin", INPUT_FBIN},   {".f16bin", INPUT_F16BIN}, {".u8bin", INPUT_U8BIN},
-                    {".i8bin", INPUT_I8BIN}, {".fvecs", INPUT_FVECS}, {".bvecs", INPUT_BVECS},   {".ivecs", INPUT_IVECS},
-                    {".ibin", INPUT_IBIN},   {".csv", INPUT_CSV},     {".jsonl", INPUT_JSONL},   {".ndjson", INPUT_JSONL}};
+    } suffixes[] = {{".npy", INPUT_NPY},     {".fbin", INPUT_FBIN},   {".f16bin", INPUT_F16BIN},
+                    {".u8bin", INPUT_U8BIN}, {".i8bin", INPUT_I8BIN}, {".fvecs", INPUT_FVECS},
+                    {".bvecs", INPUT_BVECS}, {".ivecs", INPUT_IVECS}, {".ibin", INPUT_IBIN},
+                    {".csv", INPUT_CSV},     {".jsonl", INPUT_JSONL}, {".ndjson", INPUT_JSONL}};
     const char *path = options->arguments[2];
     if (options->format != INPUT_UNKNOWN)
         return (int)options->format;
@@ -332,8 +335,10 @@ int cmd_export(const struct options *options)
     vecdb_collection *collection;
     vecdb *db = NULL;
     if (export.format == INPUT_UNKNOWN)
-        return cli_usage("cannot tell the format of %s from its name; say --format with one of jsonl, npy, fbin, f16bin, "
-                         "u8bin, i8bin, fvecs, bvecs", options->arguments[2]);
+        return cli_usage(
+            "cannot tell the format of %s from its name; say --format with one of jsonl, npy, fbin, f16bin, "
+            "u8bin, i8bin, fvecs, bvecs",
+            options->arguments[2]);
     if (export.format == INPUT_JSONL && (options->records || options->field))
         return cli_usage("--%s goes with a file of vectors; JSON lines hold everything",
                          options->records ? "records" : "field");

@@ -448,7 +448,8 @@ static void tell_committed(struct import *import)
     const struct byte_source *lines = &import->records.source;
     if (import->has_vectors && import->vectors.n_rows != OPTION_UNSET)
         total = import->vectors.n_rows;
-    else if (import->has_records && lines->size_known && lines->offset) /* as if all lines were as long as those so far */
+    else if (import->has_records && lines->size_known &&
+             lines->offset) /* as if all lines were as long as those so far */
         total = (uint64_t)((double)import->committed * (double)lines->size / (double)lines->offset);
     if (import->options->limit && (!total || import->options->limit < total))
         total = import->options->limit;

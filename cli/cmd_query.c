@@ -50,7 +50,8 @@ static int vector_of_text(const struct options *options, const vecdb_field *fiel
     struct arena arena = {0};
     const float *values;
     uint32_t dimension;
-    int status = json_parse_vector(options->vector, strlen(options->vector), &arena, "--vector", &values, &dimension, err);
+    int status =
+        json_parse_vector(options->vector, strlen(options->vector), &arena, "--vector", &values, &dimension, err);
     if (!status)
         status = queries_from_floats(query, values, dimension, field, "--vector", err);
     arena_release(&arena);
@@ -124,7 +125,8 @@ static json_t **parse_metadata(const struct shown *shown, struct metadata_column
         const char *metadata = vecdb_result_metadata(shown->results, shown->first + i, &length), *name;
         json_t *value;
         objects[i] = metadata ? json_loadb(metadata, length, JSON_ALLOW_NUL, NULL) : NULL;
-        json_object_foreach (objects[i], name, value) {
+        json_object_foreach(objects[i], name, value)
+        {
             size_t c = 0;
             while (c < columns->n && strcmp(columns->names[c], name))
                 c++;
@@ -230,7 +232,8 @@ static void explain_to_people(FILE *out, vecdb_results *results)
     fprintf(out, "\n  plan       %s\n", stats.plan ? stats.plan : "");
     fprintf(out, "  distances  %s (%s), %s again in double precision\n", format_count(stats.n_distances, a),
             stats.simd ? stats.simd : "", format_count(stats.n_rescored, b));
-    fprintf(out, "  pages      %s, %s of them decoded\n", format_count(stats.n_pages, a), format_count(stats.n_decoded, b));
+    fprintf(out, "  pages      %s, %s of them decoded\n", format_count(stats.n_pages, a),
+            format_count(stats.n_decoded, b));
     fprintf(out, "  read       %s\n", format_size(stats.bytes_scored, a));
     fprintf(out, "  time       %.3f ms\n", (double)stats.elapsed_ns / 1e6);
     fprintf(out, "  state      %s\n", format_count(stats.sequence, a));
@@ -296,8 +299,8 @@ static int search(const struct options *options, vecdb_collection *collection, c
     q.offset = (uint32_t)options->offset;
     q.exact = options->exact;
     q.timeout_ms = (uint32_t)options->timeout_ms;
-    q.columns = (options->keys_only ? VECDB_KEYS_ONLY : VECDB_METADATA | VECDB_TEXT) |
-                (options->vectors ? VECDB_VECTORS : 0);
+    q.columns =
+        (options->keys_only ? VECDB_KEYS_ONLY : VECDB_METADATA | VECDB_TEXT) | (options->vectors ? VECDB_VECTORS : 0);
     if (options->like) { /* the record itself is among the nearest, mostly the first */
         uint64_t k = options->k + options->offset + 1;
         q.k = (uint32_t)(k < VECDB_MAX_K ? k : VECDB_MAX_K);

@@ -83,5 +83,6 @@ int cli_fields_find(const struct cli_fields *fields, const char *collection, con
     }
     if (!fields->n_fields)
         return cli_fail(err, VECDB_INVALID, "collection \"%.80s\" has no vector fields", collection);
-    return cli_fail(err, VECDB_INVALID, "collection \"%.80s\" has no field \"%.80s\"; it has %s", collection, name, list);
+    return cli_fail(err, VECDB_INVALID, "collection \"%.80s\" has no field \"%.80s\"; it has %s", collection, name,
+                    list);
 }

@@ -35,11 +35,11 @@ int cli_fail(vecdb_error *err, int status, const char *format, ...)
 
 int cli_fail_os(vecdb_error *err, int os_error, const char *format, ...)
 {
-    int status = os_error == ENOENT                          ? VECDB_NOT_FOUND
-                 : os_error == EACCES || os_error == EPERM   ? VECDB_DENIED
-                 : os_error == ENOSPC || os_error == EDQUOT  ? VECDB_FULL
-                 : os_error == EROFS                         ? VECDB_READONLY
-                                                             : VECDB_IO;
+    int status = os_error == ENOENT                         ? VECDB_NOT_FOUND
+                 : os_error == EACCES || os_error == EPERM  ? VECDB_DENIED
+                 : os_error == ENOSPC || os_error == EDQUOT ? VECDB_FULL
+                 : os_error == EROFS                        ? VECDB_READONLY
+                                                            : VECDB_IO;
     va_list args;
     va_start(args, format);
     fail_args(err, status, os_error, format, args);

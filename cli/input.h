@@ -77,13 +77,13 @@ void line_release(struct line_reader *reader);
 struct vector_reader {
     struct byte_source source;
     int format;
-    int type;           /* of the rows handed out: vecdb_type, or VALUE_I32 */
+    int type; /* of the rows handed out: vecdb_type, or VALUE_I32 */
     uint32_t dimension;
-    uint64_t n_rows;    /* OPTION_UNSET while unknown */
+    uint64_t n_rows; /* OPTION_UNSET while unknown */
     uint64_t n_read;
-    size_t row_bytes;   /* of a row handed out */
-    bool is_double;     /* npy f8: read as 8 bytes, handed out as f32 */
-    uint8_t *scratch;   /* raw rows that need work before they are handed out */
+    size_t row_bytes; /* of a row handed out */
+    bool is_double;   /* npy f8: read as 8 bytes, handed out as f32 */
+    uint8_t *scratch; /* raw rows that need work before they are handed out */
     size_t scratch_rows;
 };
 
@@ -120,11 +120,11 @@ struct row_record {
 };
 
 struct record_settings {
-    const char *key;        /* member that is the key; NULL: "key", "id", or none */
-    const char *text;       /* names of the members joined to the text, with commas; NULL: "text" */
-    bool vectors;           /* are "vector" and "vectors" vectors, or metadata like the rest? */
-    const char *vector;     /* member that is the vector; NULL: "vector" */
-    size_t limit_bytes;     /* of one line */
+    const char *key;    /* member that is the key; NULL: "key", "id", or none */
+    const char *text;   /* names of the members joined to the text, with commas; NULL: "text" */
+    bool vectors;       /* are "vector" and "vectors" vectors, or metadata like the rest? */
+    const char *vector; /* member that is the vector; NULL: "vector" */
+    size_t limit_bytes; /* of one line */
 };
 
 struct csv_state;
@@ -153,8 +153,7 @@ void records_close(struct record_reader *reader);
 int json_next(struct record_reader *reader, struct arena *arena, struct row_record *record, bool *got,
               vecdb_error *err);
 int csv_open(struct record_reader *reader, vecdb_error *err);
-int csv_next(struct record_reader *reader, struct arena *arena, struct row_record *record, bool *got,
-             vecdb_error *err);
+int csv_next(struct record_reader *reader, struct arena *arena, struct row_record *record, bool *got, vecdb_error *err);
 void csv_close(struct record_reader *reader);
 
 /* '[1, 2.5, ...]' to floats of the arena. `where` begins the message. */

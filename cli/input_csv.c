@@ -47,10 +47,11 @@ static int put_byte(struct record_reader *reader, char c, vecdb_error *err)
     struct csv_state *csv = reader->csv;
     if (csv->length + 1 >= csv->capacity) {
         if (csv->length > reader->settings.limit_bytes)
-            return cli_fail(err, VECDB_INVALID,
-                            "%s: the record at line %llu is longer than %zu bytes (an unclosed quote?); a larger --memory "
-                            "allows longer ones",
-                            reader->source.name, (unsigned long long)csv->line, reader->settings.limit_bytes);
+            return cli_fail(
+                err, VECDB_INVALID,
+                "%s: the record at line %llu is longer than %zu bytes (an unclosed quote?); a larger --memory "
+                "allows longer ones",
+                reader->source.name, (unsigned long long)csv->line, reader->settings.limit_bytes);
         csv->capacity = csv->capacity ? csv->capacity * 2 : 4096;
         csv->text = cli_realloc(csv->text, csv->capacity);
     }
@@ -142,8 +143,10 @@ static int read_record(struct record_reader *reader, vecdb_error *err)
             cell->quoted = true;
         } else if (place == QUOTE_SEEN && c != '"') {
             if (c != '\r')
-                return cli_fail(err, VECDB_INVALID, "%s: line %llu: a closing quote is followed by something else than a "
-                                "comma; quotes inside are doubled", reader->source.name, (unsigned long long)csv->line);
+                return cli_fail(err, VECDB_INVALID,
+                                "%s: line %llu: a closing quote is followed by something else than a "
+                                "comma; quotes inside are doubled",
+                                reader->source.name, (unsigned long long)csv->line);
         } else {
             place = place == QUOTE_SEEN ? QUOTED : BARE;
             if ((status = put_byte(reader, (char)c, err)))
@@ -184,7 +187,8 @@ static int read_names(struct record_reader *reader, vecdb_error *err)
         const char *name = csv->text + cell->begin + (i ? 0 : skip);
         size_t length = cell->length - (i ? 0 : skip);
         if (!length || memchr(name, 0, length))
-            return cli_fail(err, VECDB_INVALID, "%s: the header line has no name for column %zu", reader->source.name, i + 1);
+            return cli_fail(err, VECDB_INVALID, "%s: the header line has no name for column %zu", reader->source.name,
+                            i + 1);
         if (find_column(csv, name) != SIZE_MAX)
             return cli_fail(err, VECDB_INVALID, "%s: the header line has two columns called \"%.80s\"",
                             reader->source.name, name);

@@ -101,7 +101,8 @@ static void cut_members(struct line *line, json_t *object, const char *text, siz
     line->n_members = json_object_size(object);
     line->members = arena_alloc(line->arena, (line->n_members + 1) * sizeof *line->members);
     struct member *member = line->members;
-    json_object_foreach (object, name, value) {
+    json_object_foreach(object, name, value)
+    {
         at = skip_space(at < end ? at + 1 : end, end); /* behind '{' or ',' */
         const char *start = at;
         at = skip_space(skip_string(at, end), end); /* at ':' */
@@ -148,7 +149,8 @@ int json_parse_vector(const char *text, size_t length, struct arena *arena, cons
     json_error_t problem;
     json_t *array = json_loadb(text, length, PARSE_FLAGS, &problem);
     if (!array)
-        return cli_fail(err, VECDB_INVALID, "%s is not valid JSON: %s (column %d)", where, problem.text, problem.column);
+        return cli_fail(err, VECDB_INVALID, "%s is not valid JSON: %s (column %d)", where, problem.text,
+                        problem.column);
     int status = array_to_floats(array, arena, where, values, dimension, err);
     json_decref(array);
     return status;
@@ -185,7 +187,8 @@ static int take_vectors(const struct line *line, struct row_record *record, cons
         return status;
     if (!many)
         return VECDB_OK;
-    json_object_foreach (many->value, field, value) {
+    json_object_foreach(many->value, field, value)
+    {
         if ((status = add_vector(line, record, field, value, err)))
             return status;
     }
@@ -362,8 +365,7 @@ static void choose_key(struct record_reader *reader, const json_t *object)
         reader->key = "id";
 }
 
-int json_next(struct record_reader *reader, struct arena *arena, struct row_record *record, bool *got,
-              vecdb_error *err)
+int json_next(struct record_reader *reader, struct arena *arena, struct row_record *record, bool *got, vecdb_error *err)
 {
     const char *text;
     size_t length;

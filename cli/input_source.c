@@ -161,9 +161,9 @@ int source_guess_format(struct byte_source *source, int *format, vecdb_error *er
     static const struct {
         const char *suffix;
         int format;
-    } suffixes[] = {{".fvecs", INPUT_FVECS},   {".bvecs", INPUT_BVECS}, {".ivecs", INPUT_IVECS}, {".fbin", INPUT_FBIN},
-                    {".u8bin", INPUT_U8BIN},   {".i8bin", INPUT_I8BIN}, {".f16bin", INPUT_F16BIN}, {".ibin", INPUT_IBIN},
-                    {".npy", INPUT_NPY},       {".jsonl", INPUT_JSONL}, {".ndjson", INPUT_JSONL}, {".csv", INPUT_CSV}};
+    } suffixes[] = {{".fvecs", INPUT_FVECS}, {".bvecs", INPUT_BVECS}, {".ivecs", INPUT_IVECS},   {".fbin", INPUT_FBIN},
+                    {".u8bin", INPUT_U8BIN}, {".i8bin", INPUT_I8BIN}, {".f16bin", INPUT_F16BIN}, {".ibin", INPUT_IBIN},
+                    {".npy", INPUT_NPY},     {".jsonl", INPUT_JSONL}, {".ndjson", INPUT_JSONL},  {".csv", INPUT_CSV}};
     size_t length = strlen(source->name);
     for (size_t i = 0; i < sizeof suffixes / sizeof suffixes[0]; i++) {
         size_t n = strlen(suffixes[i].suffix);
@@ -185,10 +185,11 @@ int source_guess_format(struct byte_source *source, int *format, vecdb_error *er
     else if (space < n && bytes[space] == '{')
         *format = INPUT_JSONL;
     else
-        return cli_fail(err, VECDB_INVALID,
-                        "cannot tell the format of %s from its name or its first bytes; say --format with one of fvecs, "
-                        "bvecs, ivecs, fbin, u8bin, i8bin, f16bin, ibin, npy, jsonl, csv",
-                        source->name);
+        return cli_fail(
+            err, VECDB_INVALID,
+            "cannot tell the format of %s from its name or its first bytes; say --format with one of fvecs, "
+            "bvecs, ivecs, fbin, u8bin, i8bin, f16bin, ibin, npy, jsonl, csv",
+            source->name);
     return VECDB_OK;
 }
 
@@ -197,7 +198,8 @@ int source_guess_format(struct byte_source *source, int *format, vecdb_error *er
 static int append(struct line_reader *reader, size_t *length, const uint8_t *bytes, size_t n, vecdb_error *err)
 {
     if (n > reader->limit - *length)
-        return cli_fail(err, VECDB_INVALID, "%s: line %llu is longer than %zu bytes; a larger --memory allows longer ones",
+        return cli_fail(err, VECDB_INVALID,
+                        "%s: line %llu is longer than %zu bytes; a larger --memory allows longer ones",
                         reader->source->name, (unsigned long long)reader->number, reader->limit);
     if (*length + n + 1 > reader->capacity) {
         size_t capacity = reader->capacity ? reader->capacity : 4096;

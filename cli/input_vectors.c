@@ -54,8 +54,10 @@ static int type_of_format(int format)
 static int check_dimension(const struct vector_reader *reader, uint64_t dimension, vecdb_error *err)
 {
     if (dimension < 1 || dimension > VECDB_MAX_DIMENSION)
-        return cli_fail(err, VECDB_INVALID, "%s: the header says %llu values a row, a vector has 1 to %d; is this a file "
-                        "of another kind?", reader->source.name, (unsigned long long)dimension, VECDB_MAX_DIMENSION);
+        return cli_fail(err, VECDB_INVALID,
+                        "%s: the header says %llu values a row, a vector has 1 to %d; is this a file "
+                        "of another kind?",
+                        reader->source.name, (unsigned long long)dimension, VECDB_MAX_DIMENSION);
     return VECDB_OK;
 }
 
@@ -71,11 +73,11 @@ static int check_size(const struct vector_reader *reader, uint64_t at, uint64_t 
                         source->name, (unsigned long long)reader->n_rows, reader->dimension);
     if (source->size_known && expected != source->size) {
         char rows[32], want[32], have[32];
-        return cli_fail(err, VECDB_INVALID, "%s %s: the header says %s rows of %u %s values, %s bytes, but the file has %s",
-                        source->name, source->size < expected ? "is cut short" : "is longer than its header says",
-                        format_count(reader->n_rows, rows), reader->dimension,
-                        reader->is_double ? "f64" : type_name(reader->type), format_count(expected, want),
-                        format_count(source->size, have));
+        return cli_fail(
+            err, VECDB_INVALID, "%s %s: the header says %s rows of %u %s values, %s bytes, but the file has %s",
+            source->name, source->size < expected ? "is cut short" : "is longer than its header says",
+            format_count(reader->n_rows, rows), reader->dimension, reader->is_double ? "f64" : type_name(reader->type),
+            format_count(expected, want), format_count(source->size, have));
     }
     return VECDB_OK;
 }
@@ -116,11 +118,12 @@ static int open_vecs(struct vector_reader *reader, vecdb_error *err)
     reader->n_rows = OPTION_UNSET;
     if (source->size_known) {
         if (source->size % stride)
-            return cli_fail(err, VECDB_INVALID,
-                            "%s: %llu bytes are no whole number of rows of %u %s values (%llu bytes each); the file is cut "
-                            "short or of another kind",
-                            source->name, (unsigned long long)source->size, reader->dimension, type_name(reader->type),
-                            (unsigned long long)stride);
+            return cli_fail(
+                err, VECDB_INVALID,
+                "%s: %llu bytes are no whole number of rows of %u %s values (%llu bytes each); the file is cut "
+                "short or of another kind",
+                source->name, (unsigned long long)source->size, reader->dimension, type_name(reader->type),
+                (unsigned long long)stride);
         reader->n_rows = source->size / stride;
     }
     return VECDB_OK;
@@ -172,7 +175,8 @@ static bool take_number(struct header *h, uint64_t *number)
     const char *start = h->at;
     uint64_t value = 0;
     for (; h->at < h->end && *h->at >= '0' && *h->at <= '9'; h->at++) {
-        if (__builtin_mul_overflow(value, 10, &value) || __builtin_add_overflow(value, (uint64_t)(*h->at - '0'), &value))
+        if (__builtin_mul_overflow(value, 10, &value) ||
+            __builtin_add_overflow(value, (uint64_t)(*h->at - '0'), &value))
             return false;
     }
     take(h, "L"); /* as Python 2 wrote it */
@@ -242,8 +246,8 @@ static int accept_npy(struct vector_reader *reader, const struct npy_header *npy
 {
     const char *name = reader->source.name, *type = npy->type;
     if (type[0] == '>')
-        return cli_fail(err, VECDB_INVALID, "%s holds big-endian numbers (%s); save it with a.astype(\"<%s\")", name, type,
-                        type + 1);
+        return cli_fail(err, VECDB_INVALID, "%s holds big-endian numbers (%s); save it with a.astype(\"<%s\")", name,
+                        type, type + 1);
     if (*type == '<' || *type == '|' || *type == '=')
         type++;
     reader->is_double = !strcmp(type, "f8");
@@ -299,12 +303,12 @@ static int open_npy(struct vector_reader *reader, vecdb_error *err)
     if (n < before + length)
         status = cli_fail(err, VECDB_INVALID, "%s is cut short: it ends in the header", source->name);
     else if (!parse_npy_header(&h, &npy))
-        status = cli_fail(err, VECDB_INVALID, "%s is damaged: its NumPy header is not one of a plain array",
-                          source->name);
+        status =
+            cli_fail(err, VECDB_INVALID, "%s is damaged: its NumPy header is not one of a plain array", source->name);
     else if (!(status = accept_npy(reader, &npy, err)))
-        status = check_size(reader, before + length,
-                            reader->is_double ? (uint64_t)reader->dimension * 8
-                                              : row_bytes(reader->type, reader->dimension), err);
+        status = check_size(
+            reader, before + length,
+            reader->is_double ? (uint64_t)reader->dimension * 8 : row_bytes(reader->type, reader->dimension), err);
 done:
     free(header);
     return status;
@@ -319,9 +323,9 @@ int vectors_open(struct vector_reader *reader, struct byte_source *source, int f
     memset(source, 0, sizeof *source);
     reader->format = format;
     reader->type = type_of_format(format);
-    int status = format == INPUT_NPY   ? open_npy(reader, err)
-                 : is_vecs(format)     ? open_vecs(reader, err)
-                                       : open_bin(reader, err);
+    int status = format == INPUT_NPY ? open_npy(reader, err)
+                 : is_vecs(format)   ? open_vecs(reader, err)
+                                     : open_bin(reader, err);
     if (status) {
         vectors_close(reader);
         return status;
@@ -414,8 +418,8 @@ int vectors_read(struct vector_reader *reader, void *rows, size_t max_rows, size
     *n_rows = 0;
     if (!want)
         return VECDB_OK;
-    int status = reader->scratch ? read_unpacked(reader, rows, want, &got, err)
-                                 : read_plain(reader, rows, want, &got, err);
+    int status =
+        reader->scratch ? read_unpacked(reader, rows, want, &got, err) : read_plain(reader, rows, want, &got, err);
     if (status)
         return status;
     reader->n_read += got;
@@ -453,8 +457,10 @@ int vectors_load(struct vector_reader *reader, const char *path, int format, uin
         if (n == capacity) {
             capacity = capacity ? capacity * 2 : 1024;
             if (capacity > limit_bytes / reader->row_bytes + 1) {
-                status = cli_fail(err, VECDB_NOMEM, "%s does not fit into the memory budget; use --limit or a larger "
-                                  "--memory", path);
+                status = cli_fail(err, VECDB_NOMEM,
+                                  "%s does not fit into the memory budget; use --limit or a larger "
+                                  "--memory",
+                                  path);
                 goto done;
             }
             memory = cli_realloc(memory, capacity * reader->row_bytes);

@@ -24,9 +24,10 @@ const struct command command_list[] = {
      "(with --format). The database and the collection are made when missing. Rows of a vector file\n"
      "get their row number as integer key, unless --records gives keys. What was committed stays,\n"
      "also after Ctrl-C, an error or a crash.",
-     "vecdb-cli import notes.vecdb notes embeddings.npy --records passages.jsonl --key id --metric cosine", FOR_IMPORT, 3,
-     3, cmd_import},
-    {"query", "find the records nearest to a vector", "DB COLLECTION (--vector JSON | --queries FILE --row I | --like KEY)",
+     "vecdb-cli import notes.vecdb notes embeddings.npy --records passages.jsonl --key id --metric cosine", FOR_IMPORT,
+     3, 3, cmd_import},
+    {"query", "find the records nearest to a vector",
+     "DB COLLECTION (--vector JSON | --queries FILE --row I | --like KEY)",
      "Prints key, score (larger is nearer), distance (smaller is nearer), metadata and text.",
      "vecdb-cli query notes.vecdb notes --like moon-7 -k 3\n"
      "  vecdb-cli query notes.vecdb notes --queries questions.npy --row 0 --json",

@@ -47,25 +47,17 @@ struct option_spec {
     int mode;
 };
 
-static const struct choice metrics[] = {{"l2", VECDB_L2},
-                                        {"ip", VECDB_IP},
-                                        {"cosine", VECDB_COSINE},
-                                        {"hamming", VECDB_HAMMING},
-                                        {NULL, 0}};
-static const struct choice indexes[] = {{"auto", VECDB_INDEX_AUTO},
-                                        {"flat", VECDB_INDEX_FLAT},
-                                        {"hnsw", CHOICE_LATER},
-                                        {"ivf", CHOICE_LATER},
-                                        {NULL, 0}};
-static const struct choice types[] = {{"f32", VECDB_F32}, {"f16", VECDB_F16}, {"bf16", VECDB_BF16}, {"i8", VECDB_I8},
-                                      {"u8", VECDB_U8},   {"bit", VECDB_BIT}, {NULL, 0}};
-static const struct choice compressions[] = {{"auto", VECDB_COMPRESSION_AUTO},
-                                             {"none", VECDB_COMPRESSION_NONE},
-                                             {"max", VECDB_COMPRESSION_MAX},
-                                             {NULL, 0}};
-static const struct choice durabilities[] = {{"full", VECDB_DURABILITY_FULL},
-                                             {"normal", VECDB_DURABILITY_NORMAL},
-                                             {NULL, 0}};
+static const struct choice metrics[] = {
+    {"l2", VECDB_L2}, {"ip", VECDB_IP}, {"cosine", VECDB_COSINE}, {"hamming", VECDB_HAMMING}, {NULL, 0}};
+static const struct choice indexes[] = {
+    {"auto", VECDB_INDEX_AUTO}, {"flat", VECDB_INDEX_FLAT}, {"hnsw", CHOICE_LATER}, {"ivf", CHOICE_LATER}, {NULL, 0}};
+static const struct choice types[] = {{"f32", VECDB_F32}, {"f16", VECDB_F16}, {"bf16", VECDB_BF16},
+                                      {"i8", VECDB_I8},   {"u8", VECDB_U8},   {"bit", VECDB_BIT},
+                                      {NULL, 0}};
+static const struct choice compressions[] = {
+    {"auto", VECDB_COMPRESSION_AUTO}, {"none", VECDB_COMPRESSION_NONE}, {"max", VECDB_COMPRESSION_MAX}, {NULL, 0}};
+static const struct choice durabilities[] = {
+    {"full", VECDB_DURABILITY_FULL}, {"normal", VECDB_DURABILITY_NORMAL}, {NULL, 0}};
 static const struct choice ios[] = {{"auto", VECDB_IO_AUTO}, {"read", VECDB_IO_READ}, {NULL, 0}};
 static const struct choice formats[] = {{"fvecs", INPUT_FVECS},   {"bvecs", INPUT_BVECS}, {"ivecs", INPUT_IVECS},
                                         {"fbin", INPUT_FBIN},     {"u8bin", INPUT_U8BIN}, {"i8bin", INPUT_I8BIN},
@@ -73,7 +65,6 @@ static const struct choice formats[] = {{"fvecs", INPUT_FVECS},   {"bvecs", INPU
                                         {"jsonl", INPUT_JSONL},   {"csv", INPUT_CSV},     {NULL, 0}};
 
 #define AT(member) offsetof(struct options, member)
-
 
 /* clang-format off */
 static const struct option_spec specs[] = {
@@ -275,7 +266,8 @@ static const struct option_spec *find_spec(unsigned bit, const char *name, size_
     for (size_t i = 0; i < N_SPECS; i++) {
         if (!(specs[i].commands & bit))
             continue;
-        if (letter ? specs[i].letter == letter : strlen(specs[i].name) == length && !memcmp(specs[i].name, name, length))
+        if (letter ? specs[i].letter == letter
+                   : strlen(specs[i].name) == length && !memcmp(specs[i].name, name, length))
             return &specs[i];
     }
     return NULL;

@@ -26,8 +26,8 @@ int queries_load(struct queries *queries, const struct options *options, const v
     struct vector_reader reader;
     void *rows;
     memset(queries, 0, sizeof *queries);
-    int status = vectors_load(&reader, options->queries, (int)options->format, limit_rows, options->memory_bytes, &rows,
-                              err);
+    int status =
+        vectors_load(&reader, options->queries, (int)options->format, limit_rows, options->memory_bytes, &rows, err);
     if (status)
         return status;
     size_t n = (size_t)reader.n_rows;

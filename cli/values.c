@@ -224,7 +224,8 @@ bool parse_integer(const char *text, size_t length, int64_t *integer)
     for (; i < length; i++) {
         if (text[i] < '0' || text[i] > '9')
             return false;
-        if (__builtin_mul_overflow(value, 10, &value) || __builtin_add_overflow(value, (uint64_t)(text[i] - '0'), &value))
+        if (__builtin_mul_overflow(value, 10, &value) ||
+            __builtin_add_overflow(value, (uint64_t)(text[i] - '0'), &value))
             return false;
     }
     if (value > (uint64_t)INT64_MAX + negative)
