@@ -149,6 +149,7 @@ static int open_raw(struct vdb_catalog *catalog, bool writes, bool create, struc
         return vdb_fail_memory(err, sizeof *connection);
     }
     connection->catalog = catalog;
+    connection->immutable = catalog->immutable;
     connection->statements = vdb_statements_new(catalog->memory);
     int flags = SQLITE_OPEN_URI | SQLITE_OPEN_NOMUTEX | SQLITE_OPEN_PRIVATECACHE;
     flags |= catalog->readonly ? SQLITE_OPEN_READONLY : SQLITE_OPEN_READWRITE;
@@ -448,6 +449,26 @@ static bool may_be_immutable(const struct vdb_catalog *catalog)
 {
     return catalog->readonly && !catalog->in_memory && !has_content(catalog->path, "-shm", catalog->memory) &&
            !has_content(catalog->path, "-wal", catalog->memory);
+}
+
+/* Somebody writes now: no more connections without locks. Those in use end with their transaction. */
+void vdb_catalog_test_immutable(struct vdb_catalog *catalog)
+{
+    pthread_mutex_lock(&catalog->mutex);
+    if (catalog->immutable && !may_be_immutable(catalog)) {
+        catalog->immutable = false;
+        struct vdb_connection *idle = catalog->idle;
+        catalog->idle = NULL;
+        catalog->n_idle = 0;
+        pthread_mutex_unlock(&catalog->mutex);
+        while (idle) {
+            struct vdb_connection *next = idle->next;
+            vdb_connection_close(idle);
+            idle = next;
+        }
+        return;
+    }
+    pthread_mutex_unlock(&catalog->mutex);
 }
 
 static int open_first(struct vdb_catalog *catalog, const struct vdb_catalog_options *options, vecdb_error *err)

@@ -124,7 +124,7 @@ static void give_back(struct vdb_connection *connection, bool usable)
 {
     struct vdb_catalog *catalog = connection->catalog;
     pthread_mutex_lock(&catalog->mutex);
-    bool keep = usable && catalog->n_idle < MOST_IDLE;
+    bool keep = usable && catalog->n_idle < MOST_IDLE && connection->immutable == catalog->immutable;
     if (keep) {
         connection->next = catalog->idle;
         catalog->idle = connection;
@@ -152,6 +152,8 @@ static int begin_reading(struct vdb_connection *connection, uint64_t *sequence, 
 
 int vdb_read_begin(struct vdb_catalog *catalog, struct vdb_connection **out, uint64_t *sequence, vecdb_error *err)
 {
+    if (catalog->immutable)
+        vdb_catalog_test_immutable(catalog);
     struct vdb_connection *connection = take_idle(catalog);
     int rc = connection ? VECDB_OK : vdb_connection_open(catalog, false, &connection, err);
     if (rc)

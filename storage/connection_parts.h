@@ -18,7 +18,7 @@ struct vdb_catalog {
     char *path; /* of catalog.sqlite */
     bool in_memory;
     bool readonly;  /* asked for, or because nothing can be written here */
-    bool immutable; /* read-only, without the files that SQLite's locks need: see catalog_open.c */
+    _Atomic bool immutable; /* read-only, without the files that SQLite's locks need: see catalog_open.c */
     bool durable;
     uint32_t busy_ms;
     unsigned char uuid[16];
@@ -51,6 +51,9 @@ int vdb_connection_identify(struct vdb_connection *connection, bool *present, ve
 int vdb_connection_sequence(struct vdb_connection *connection, uint64_t *sequence, vecdb_error *err);
 void vdb_catalog_tell(struct vdb_catalog *catalog, int level, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
+
+/* Before a read transaction of a catalog that is opened without locks: does that still do? */
+void vdb_catalog_test_immutable(struct vdb_catalog *catalog);
 
 /* TRUNCATE checkpoint by the writer, the gate held. False: a reader is in the way, or it failed. */
 bool vdb_catalog_truncate_wal(struct vdb_catalog *catalog, int busy_ms);
