@@ -165,14 +165,20 @@ static int inspect_directory(vecdb *db, bool *create, vecdb_error *err)
     return VECDB_OK;
 }
 
-static int open_parts(vecdb *db, vecdb_error *err)
+static int open_vfs(vecdb *db, const struct vdb_io_hook *hook, vecdb_error *err)
 {
-    int status;
+    int status = db->is_memory ? vdb_vfs_memory(&db->memory, &db->vfs, err)
+                               : vdb_vfs_posix(&db->memory, db->options.io != VECDB_IO_READ, &db->vfs, err);
+    if (status || !hook)
+        return status;
+    db->inner_vfs = db->vfs;
+    return vdb_vfs_fault(&db->memory, db->inner_vfs, hook, &db->vfs, err);
+}
+
+static int open_parts(vecdb *db, const struct vdb_io_hook *hook, vecdb_error *err)
+{
     bool create = true;
-    if (db->is_memory)
-        status = vdb_vfs_memory(&db->memory, &db->vfs, err);
-    else
-        status = vdb_vfs_posix(&db->memory, db->options.io != VECDB_IO_READ, &db->vfs, err);
+    int status = open_vfs(db, hook, err);
     if (status || (!db->is_memory && (status = inspect_directory(db, &create, err))))
         return status;
     struct vdb_catalog_options catalog = {.memory = &db->memory,
@@ -181,6 +187,7 @@ static int open_parts(vecdb *db, vecdb_error *err)
                                           .create = create,
                                           .durable = db->options.durability == VECDB_DURABILITY_FULL,
                                           .busy_timeout_ms = db->options.busy_timeout_ms,
+                                          .hook = hook,
                                           .schema = vdb_catalog_schema,
                                           .log = db->options.log,
                                           .log_context = db->options.log_context};
@@ -218,6 +225,8 @@ static void free_database(vecdb *db)
     vdb_catalog_close(db->catalog);
     if (db->vfs)
         db->vfs->end(db->vfs);
+    if (db->inner_vfs && db->inner_vfs != db->vfs)
+        db->inner_vfs->end(db->inner_vfs);
     vdb_commit_release(&db->queue);
     pthread_mutex_destroy(&db->lock);
     pthread_mutex_destroy(&db->append_lock);
@@ -230,7 +239,8 @@ static void free_database(vecdb *db)
     vdb_free(&memory, db);
 }
 
-int vecdb_open(const char *path, const vecdb_options *options, vecdb **out, vecdb_error *err)
+int vdb_database_open(const char *path, const vecdb_options *options, const struct vdb_io_hook *hook, vecdb **out,
+                      vecdb_error *err)
 {
     vecdb_options copy;
     int status = copy_options(&copy, options, err);
@@ -262,7 +272,7 @@ int vecdb_open(const char *path, const vecdb_options *options, vecdb **out, vecd
     else if (db->is_memory && copy.mode != VECDB_OPEN_CREATE && copy.mode != VECDB_OPEN_NEW)
         status = vdb_fail(err, VECDB_NOT_FOUND, "\":memory:\" is a new database whenever it is opened");
     else
-        status = open_parts(db, err);
+        status = open_parts(db, hook, err);
     if (status) {
         free_database(db);
         return status;
@@ -270,6 +280,11 @@ int vecdb_open(const char *path, const vecdb_options *options, vecdb **out, vecd
     list_database(db);
     *out = db;
     return VECDB_OK;
+}
+
+int vecdb_open(const char *path, const vecdb_options *options, vecdb **db, vecdb_error *err)
+{
+    return vdb_database_open(path, options, NULL, db, err);
 }
 
 void vecdb_close(vecdb *db)

@@ -73,6 +73,7 @@ struct vecdb {
     bool is_memory, is_readonly;
     unsigned fork_count; /* of the process that opened it; another one means that we are a child */
     struct vdb_vfs *vfs;
+    struct vdb_vfs *inner_vfs; /* with faults: what `vfs` wraps */
     struct vdb_catalog *catalog;
     struct vdb_state *state;
     struct vdb_cache *cache;
@@ -101,6 +102,10 @@ struct vecdb {
 };
 
 /* ------------------------------------------------------------------ database.c */
+
+/* vecdb_open with faults: `hook` (NULL: none) is asked before every operation on files. For tests. */
+int vdb_database_open(const char *path, const vecdb_options *options, const struct vdb_io_hook *hook, vecdb **db,
+                      vecdb_error *err);
 
 /* MISUSE for NULL, and in the child of a fork. Every public call begins with it. */
 int vdb_database_check(const vecdb *db, vecdb_error *err);
