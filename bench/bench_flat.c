@@ -160,9 +160,15 @@ static void measure(const struct set *set, const char *folder, struct vdb_memory
     pages.runs = malloc(blocks.n_blocks * sizeof *pages.runs);
     for (size_t i = 0; pages.runs && i < blocks.n_blocks; i++)
         pages.runs[i] = (struct vdb_run){(uint32_t)i * pages.per_block, 0};
-    struct vdb_search search = {.kernels = vdb_kernels_choose(NULL), .memory = memory, .n_threads = 1, .metric = set->metric,
-                                .type = VECDB_F32, .dimension = base.dimension, .queries = queries.values,
-                                .n_queries = 1, .k = K};
+    struct vdb_search search = {.kernels = vdb_kernels_choose(NULL),
+                                .memory = memory,
+                                .n_threads = 1,
+                                .metric = set->metric,
+                                .type = VECDB_F32,
+                                .dimension = base.dimension,
+                                .queries = queries.values,
+                                .n_queries = 1,
+                                .k = K};
     double reads[ROUNDS], singles[ROUNDS], batches[BATCH_ROUNDS];
     for (int round = 0; round < ROUNDS; round++) {
         reads[round] = read_once(base.values, n_bytes);

@@ -21,7 +21,7 @@
  * Invariants
  *  1. KEYS: smaller is nearer, for every metric. Queries are negated for ip and cosine before the
  *     scan, which is exact. The order of true keys is the order of true distances.
- *  2. BOUNDS, with e = vdb_kernel_error(d), t = d * 2^-126 and e a millionth larger than that:
+ *  2. BOUNDS, with t = d * 2^-126 and e a millionth more than vdb_kernel_error(d):
  *       l2       |key - true| <= e * true + t
  *       ip       |key - true| <= e * |q| * max_norm + t
  *       cosine   |key - true| <= 2 * e * |q| + t    (batches normalise rows first: 1.6 e)
@@ -48,19 +48,18 @@
  */
 #include "flat.h"
 
-#include <float.h>
 #include <math.h>
 
 #include "base/error.h"
 #include "base/numbers.h"
 
-#define STEP_BLOCKS 16               /* a worker takes up to so many blocks at a time: 1 MiB, some 100 us */
-#define WORKER_BLOCKS 8              /* with fewer blocks to scan, waking another thread does not pay */
-#define FIRST_CAPACITY 1024          /* candidates a buffer begins with, at most */
-#define CHUNK_BYTES (256u << 20)     /* for the candidates of one chunk of queries, were all buffers full */
-#define CHUNK_QUERIES 4096           /* most queries of a chunk */
-#define ASK_BYTES (4u << 20)         /* scored between two calls of stop: about a millisecond */
-#define SAFE_NORM 0x1p60             /* (2 * 2^60)^2 is far below FLT_MAX = 2^128 */
+#define STEP_BLOCKS 16           /* a worker takes up to so many blocks at a time: 1 MiB, some 100 us */
+#define WORKER_BLOCKS 8          /* with fewer blocks to scan, waking another thread does not pay */
+#define FIRST_CAPACITY 1024      /* candidates a buffer begins with, at most */
+#define CHUNK_BYTES (256u << 20) /* for the candidates of one chunk of queries, were all buffers full */
+#define CHUNK_QUERIES 4096       /* most queries of a chunk */
+#define ASK_BYTES (4u << 20)     /* scored between two calls of stop: about a millisecond */
+#define SAFE_NORM 0x1p60         /* (2 * 2^60)^2 is far below FLT_MAX = 2^128 */
 
 void vdb_answer_release(struct vdb_memory *memory, struct vdb_answer *answer)
 {
@@ -94,8 +93,8 @@ bool vdb_flat_may_overflow(const struct vdb_flat_query *query, float max_norm)
     return !(query->norm + max_norm <= SAFE_NORM);
 }
 
-void vdb_flat_score(const struct vdb_flat_scan *scan, const struct vdb_flat_query *query,
-                    const struct vdb_piece *piece, float *scores)
+void vdb_flat_score(const struct vdb_flat_scan *scan, const struct vdb_flat_query *query, const struct vdb_piece *piece,
+                    float *scores)
 {
     const struct vdb_search *search = scan->search;
     const struct vdb_block *block = piece->block;
@@ -314,10 +313,8 @@ static int make_workers(struct vdb_flat_scan *scan, vecdb_error *err)
             return vdb_fail_memory(err, n_queries * capacity * sizeof *worker->first_rows);
         }
         for (size_t q = 0; q < n_queries; q++)
-            worker->keeps[q] = (struct vdb_keep){.limit = INFINITY,
-                                                 .cutoff = INFINITY,
-                                                 .rows = worker->first_rows + q * capacity,
-                                                 .capacity = capacity};
+            worker->keeps[q] = (struct vdb_keep){
+                .limit = INFINITY, .cutoff = INFINITY, .rows = worker->first_rows + q * capacity, .capacity = capacity};
     }
     return VECDB_OK;
 }

@@ -31,8 +31,8 @@ struct vdb_bounds {
 };
 
 struct vdb_flat_query {
-    const void *original; /* as the caller gave it */
-    const void *values;   /* what kernels score rows against: floats that give keys, or bits */
+    const void *original;            /* as the caller gave it */
+    const void *values;              /* what kernels score rows against: floats that give keys, or bits */
     const void *whole[VECDB_U8 + 1]; /* as I8, U8 where every value is such a whole number; else NULL */
     double norm;
     _Atomic float limit; /* at least k live rows have an upper bound not above it; only falls */
@@ -40,8 +40,8 @@ struct vdb_flat_query {
 
 /* A worker's candidates for one query, in the order in which it came upon them. */
 struct vdb_keep {
-    float limit;  /* the query's, as this worker last saw it */
-    float cutoff; /* keys above it are too far, in the blocks being scanned */
+    float limit;              /* the query's, as this worker last saw it */
+    float cutoff;             /* keys above it are too far, in the blocks being scanned */
     struct vdb_bounds bounds; /* of the blocks being scanned */
     struct vdb_candidate *rows;
     size_t n, capacity;
@@ -57,7 +57,7 @@ struct vdb_flat_worker {
     float *scores; /* VDB_TILE_QUERIES * VDB_PIECE_ROWS */
     float *uppers; /* where the k-th upper bound is looked for; grows */
     size_t n_uppers;
-    float *slab; /* widened rows; NULL until needed */
+    float *slab;            /* widened rows; NULL until needed */
     uint64_t unasked_bytes; /* scored since stop was called */
     uint64_t n_distances, n_blocks, bytes_scored;
 };
@@ -70,9 +70,9 @@ struct vdb_flat_scan {
     struct vdb_flat_query *queries;
     struct vdb_flat_worker *workers;
     size_t n_workers;
-    size_t step_blocks; /* a worker takes so many at a time */
+    size_t step_blocks;           /* a worker takes so many at a time */
     bool all_whole[VECDB_U8 + 1]; /* every query has whole[type] */
-    double relative; /* vdb_kernel_error with some room, see flat.c */
+    double relative;              /* vdb_kernel_error with some room, see flat.c */
     _Atomic size_t next_block;
     atomic_bool failed; /* once set, workers end early */
     atomic_flag error_is_written;
@@ -99,8 +99,8 @@ struct vdb_bounds vdb_flat_bounds(const struct vdb_flat_scan *scan, const struct
 bool vdb_flat_may_overflow(const struct vdb_flat_query *query, float max_norm);
 enum vdb_op vdb_flat_op(int metric);
 /* The keys of a piece's rows against one query. */
-void vdb_flat_score(const struct vdb_flat_scan *scan, const struct vdb_flat_query *query,
-                    const struct vdb_piece *piece, float *scores);
+void vdb_flat_score(const struct vdb_flat_scan *scan, const struct vdb_flat_query *query, const struct vdb_piece *piece,
+                    float *scores);
 
 /* flat_batch.c: what flat.c's scan does, for many float queries at once. */
 #define VDB_BATCH_QUERIES 8 /* from so many queries on; fewer do not pay for widening rows */

@@ -19,11 +19,7 @@
  * A survivor costs a pin (in a row of survivors of the same block only the first), a read from
  * memory and about 1 ns a value.
  */
-#include <float.h>
-#include <math.h>
-
 #include "base/error.h"
-#include "base/numbers.h"
 #include "flat.h"
 
 #define TASK_SURVIVORS 1024 /* computed by one task: some 100-500 us */
@@ -139,8 +135,7 @@ static int rescore(const struct finish *finish, size_t query, size_t first, size
             uint32_t row = finish->survivors[i].row;
             finish->hits[i].slot = vdb_block_slot(&block, row);
             finish->hits[i].distance =
-                vdb_exact_distance(search->metric, block.type, search->dimension,
-                                   finish->scan->queries[query].original,
+                vdb_exact_distance(search->metric, block.type, search->dimension, finish->scan->queries[query].original,
                                    (const uint8_t *)block.rows + row * block.stride);
         }
         blocks->unpin(blocks->context, &block);
@@ -240,8 +235,7 @@ static int append_hits(const struct finish *finish, struct vdb_answer *answer, s
     size_t n_queries = finish->scan->n_queries, n_old = answer->first[n_done], n_new = 0;
     for (size_t q = 0; q < n_queries; q++)
         n_new += finish->n_kept[q];
-    struct vdb_hit *hits =
-        vdb_realloc_array(finish->scan->search->memory, answer->hits, n_old + n_new, sizeof *hits);
+    struct vdb_hit *hits = vdb_realloc_array(finish->scan->search->memory, answer->hits, n_old + n_new, sizeof *hits);
     if (!hits)
         return vdb_fail_memory(err, (n_old + n_new) * sizeof *hits);
     answer->hits = hits;

@@ -33,9 +33,9 @@
 #include "flat.h"
 
 #define SLAB_BLOCKS 16
-#define SLAB_VALUES (256u << 10)  /* floats of widened rows: 1 MiB */
-#define CHUNK_BYTES (256u << 10)  /* queries that take turns with the pieces of a slab */
-#define PIECE_BYTES (32u << 10)   /* rows that stay while four queries after four pass */
+#define SLAB_VALUES (256u << 10) /* floats of widened rows: 1 MiB */
+#define CHUNK_BYTES (256u << 10) /* queries that take turns with the pieces of a slab */
+#define PIECE_BYTES (32u << 10)  /* rows that stay while four queries after four pass */
 
 struct segment {
     struct vdb_block *block; /* in slab.blocks */
@@ -148,8 +148,8 @@ static int fill_slab(struct vdb_flat_worker *worker, struct cursor *cursor, stru
         }
         uint32_t n_left = block->n_rows - cursor->row;
         struct segment *segment = &slab->segments[slab->n++];
-        *segment = (struct segment){block, (uint32_t)cursor->block, cursor->row,
-                                    n_left < room ? n_left : (uint32_t)room, NULL, 0};
+        *segment = (struct segment){
+            block, (uint32_t)cursor->block, cursor->row, n_left < room ? n_left : (uint32_t)room, NULL, 0};
         status = load_segment(worker, slab, segment, err);
         if (status) {
             release_slab(blocks, slab);
@@ -259,8 +259,8 @@ int vdb_flat_batch(struct vdb_flat_worker *worker, vecdb_error *err)
     struct vdb_flat_scan *scan = worker->scan;
     struct slab slab;
     for (;;) {
-        struct cursor cursor = {.block = atomic_fetch_add_explicit(&scan->next_block, scan->step_blocks,
-                                                                   memory_order_relaxed)};
+        struct cursor cursor = {
+            .block = atomic_fetch_add_explicit(&scan->next_block, scan->step_blocks, memory_order_relaxed)};
         if (cursor.block >= scan->blocks->n_blocks)
             return VECDB_OK;
         size_t n_left = scan->blocks->n_blocks - cursor.block;

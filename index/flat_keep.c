@@ -136,8 +136,7 @@ static int grow(struct vdb_flat_worker *worker, struct vdb_keep *keep, vecdb_err
 {
     struct vdb_memory *memory = worker->scan->search->memory;
     size_t capacity = keep->capacity * 2;
-    struct vdb_candidate *rows =
-        vdb_realloc_array(memory, keep->grown ? keep->rows : NULL, capacity, sizeof *rows);
+    struct vdb_candidate *rows = vdb_realloc_array(memory, keep->grown ? keep->rows : NULL, capacity, sizeof *rows);
     if (!rows)
         return vdb_fail_memory(err, capacity * sizeof *rows);
     if (!keep->grown)

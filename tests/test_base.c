@@ -219,8 +219,8 @@ TEST(errors_carry_status_sentence_and_the_systems_words)
     CHECK_STRING(err.message, "page 7: field a");
     static const struct {
         int os_error, status;
-    } pairs[] = {{ENOSPC, VECDB_FULL},     {EDQUOT, VECDB_FULL},      {EACCES, VECDB_DENIED}, {EPERM, VECDB_DENIED},
-                 {EROFS, VECDB_READONLY},  {ENOENT, VECDB_NOT_FOUND}, {ENOMEM, VECDB_NOMEM},  {EIO, VECDB_IO}};
+    } pairs[] = {{ENOSPC, VECDB_FULL},    {EDQUOT, VECDB_FULL},      {EACCES, VECDB_DENIED}, {EPERM, VECDB_DENIED},
+                 {EROFS, VECDB_READONLY}, {ENOENT, VECDB_NOT_FOUND}, {ENOMEM, VECDB_NOMEM},  {EIO, VECDB_IO}};
     for (size_t i = 0; i < sizeof pairs / sizeof *pairs; i++) {
         CHECK_INT(vdb_fail_os(&err, pairs[i].os_error, "cannot open"), pairs[i].status);
         CHECK_INT(err.os_error, pairs[i].os_error);
@@ -287,9 +287,9 @@ TEST(every_character_is_valid_and_surrogates_and_what_is_above_are_not)
 
 TEST(overlong_forms_and_stray_bytes_end_the_valid_prefix)
 {
-    static const char *const bad[] = {"\x80",         "\xbf",         "\xc0\xaf", "\xc1\xbf",         "\xe0\x9f\xbf",
-                                      "\xf0\x8f\xbf\xbf", "\xff",     "\xfe",     "\xc3(",            "\xe2\x82(",
-                                      "\xf5\x80\x80\x80", "\xed\xa0\x80", "\xf4\x90\x80\x80"};
+    static const char *const bad[] = {
+        "\x80", "\xbf",  "\xc0\xaf",  "\xc1\xbf",         "\xe0\x9f\xbf", "\xf0\x8f\xbf\xbf", "\xff",
+        "\xfe", "\xc3(", "\xe2\x82(", "\xf5\x80\x80\x80", "\xed\xa0\x80", "\xf4\x90\x80\x80"};
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)
         for (size_t before = 0; before < 20; before++) { /* at every place of an eight-byte step */
             char text[64];

@@ -43,8 +43,8 @@ struct world {
     int metric, type;
     uint32_t dimension, n_rows;
     size_t row_bytes;
-    uint8_t *rows;     /* n_rows of the field's type */
-    uint32_t *slots;   /* ascending */
+    uint8_t *rows;   /* n_rows of the field's type */
+    uint32_t *slots; /* ascending */
     size_t n_queries;
     void *queries;
     struct vdb_slots *dead;
@@ -275,7 +275,8 @@ static void check_answer(const struct world *world, const struct vdb_search *sea
                  world->metric, world->type, world->dimension, search->k, q, n_found, n);
         for (size_t i = 0; i < n; i++)
             if (found[i].slot != expected[i].slot || found[i].distance != expected[i].distance)
-                FAIL("%s, %s, metric %d, type %d, d %u, k %u, query %zu, hit %zu: slot %u at %.17g, expected %u at %.17g",
+                FAIL("%s, %s, metric %d, type %d, d %u, k %u, query %zu, hit %zu: slot %u at %.17g, expected %u at "
+                     "%.17g",
                      where, name, world->metric, world->type, world->dimension, search->k, q, i, found[i].slot,
                      found[i].distance, expected[i].slot, expected[i].distance);
     }
@@ -327,8 +328,7 @@ static void run_everywhere(struct world *world, uint32_t k, const char *where)
 
 /* ------------------------------------------------------------------ making worlds */
 
-static void init_world(struct world *world, int metric, int type, uint32_t dimension, uint32_t n_rows,
-                       size_t n_queries)
+static void init_world(struct world *world, int metric, int type, uint32_t dimension, uint32_t n_rows, size_t n_queries)
 {
     memset(world, 0, sizeof *world);
     if (!memory.allocator.allocate)
@@ -381,7 +381,8 @@ static void fill_at_random(struct world *world, struct vdb_random *random)
     if (world->type == VECDB_BIT) {
         uint8_t last = (uint8_t)(world->dimension % 8 ? (1 << world->dimension % 8) - 1 : 255);
         for (size_t i = 0; i < world->n_rows * world->row_bytes; i++)
-            world->rows[i] = (uint8_t)vdb_random_next(random) & (i % world->row_bytes == world->row_bytes - 1 ? last : 255);
+            world->rows[i] =
+                (uint8_t)vdb_random_next(random) & (i % world->row_bytes == world->row_bytes - 1 ? last : 255);
         for (size_t i = 0; i < world->n_queries * world->row_bytes; i++)
             ((uint8_t *)world->queries)[i] =
                 (uint8_t)vdb_random_next(random) & (i % world->row_bytes == world->row_bytes - 1 ? last : 255);
@@ -439,12 +440,12 @@ static void random_worlds(int type, int metric, int n_rounds)
     }
 }
 
-#define RANDOM_TEST(name, type)                                                                                        \
-    TEST(random_##name##_rows_are_answered_as_the_oracle_does)                                                         \
-    {                                                                                                                  \
-        random_worlds(type, VECDB_L2, 10);                                                                             \
-        random_worlds(type, VECDB_IP, 10);                                                                             \
-        random_worlds(type, VECDB_COSINE, 10);                                                                         \
+#define RANDOM_TEST(name, type)                                \
+    TEST(random_##name##_rows_are_answered_as_the_oracle_does) \
+    {                                                          \
+        random_worlds(type, VECDB_L2, 10);                     \
+        random_worlds(type, VECDB_IP, 10);                     \
+        random_worlds(type, VECDB_COSINE, 10);                 \
     }
 RANDOM_TEST(f32, VECDB_F32)
 RANDOM_TEST(f16, VECDB_F16)
@@ -518,7 +519,17 @@ TEST(a_vector_is_at_distance_zero_from_itself_and_two_from_its_opposite)
 
 /* ------------------------------------------------------------------ data made to mislead floats */
 
-enum trap { HUGE_VALUES, TINY_VALUES, MIXED_MAGNITUDES, CANCELLATION, NEAR_TIES, ONE_VECTOR, SCALED_COPIES, N_TRAPS };
+enum trap {
+    HUGE_VALUES,
+    TINY_VALUES,
+    MIXED_MAGNITUDES,
+    CANCELLATION,
+    NEAR_TIES,
+    ONE_VECTOR,
+    SCALED_COPIES,
+    OVERFLOW,
+    N_TRAPS
+};
 
 static void set_trap_row(enum trap trap, uint32_t row, uint32_t dimension, const float *base, float *values,
                          struct vdb_random *random)
@@ -552,6 +563,11 @@ static void set_trap_row(enum trap trap, uint32_t row, uint32_t dimension, const
         case ONE_VECTOR:
             values[i] = base[i];
             break;
+        case OVERFLOW: /* against 2^70: the first product is infinite in floats, the sum is moderate */
+            values[i] = i == 0 ? -0x1p58f : i < 3 ? 0x1p57f : v * 0x1p20f;
+            if (row % 2 && i < 3)
+                values[i] = 0;
+            break;
         default: /* equal under cosine, but for rounding */
             values[i] = base[i] * (float)(row % 37 + 1);
             break;
@@ -575,6 +591,7 @@ static void set_trap(struct world *world, enum trap trap, struct vdb_random *ran
         for (uint32_t i = 0; i < dimension; i++) /* products alternate in sign and cancel */
             queries[q * dimension + i] = trap == CANCELLATION && i % 2 ? -values[i] * 0x1p20f
                                          : trap == CANCELLATION        ? values[i] * 0x1p20f
+                                         : trap == OVERFLOW            ? 0x1p70f
                                                                        : values[i];
     }
     give_back(base);
@@ -625,6 +642,11 @@ TEST(rows_within_an_ulp_of_one_another_are_put_in_order)
 TEST(all_ties_with_the_last_hit_are_returned)
 {
     spring_traps(ONE_VECTOR); /* 700 equal rows */
+}
+
+TEST(products_that_overflow_although_their_sum_does_not_are_not_taken_for_far)
+{
+    spring_traps(OVERFLOW);
 }
 
 TEST(multiples_of_one_vector_under_cosine_are_put_in_order)
