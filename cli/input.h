@@ -120,7 +120,7 @@ struct row_record {
 };
 
 struct record_settings {
-    const char *key;    /* member that is the key; NULL: "key", "id", or none */
+    const char *key;    /* member that is the key; NULL: "key", or "id" (not beside a file of vectors), or none */
     const char *text;   /* names of the members joined to the text, with commas; NULL: "text" */
     bool vectors;       /* are "vector" and "vectors" vectors, or metadata like the rest? */
     const char *vector; /* member that is the vector; NULL: "vector" */

@@ -211,7 +211,7 @@ int csv_open(struct record_reader *reader, vecdb_error *err)
     if ((status = read_names(reader, err)))
         return status;
     csv->key = settings->key ? find_column(csv, settings->key) : find_column(csv, "key");
-    if (csv->key == SIZE_MAX && !settings->key)
+    if (csv->key == SIZE_MAX && !settings->key && settings->vectors)
         csv->key = find_column(csv, "id");
     if (settings->key && csv->key == SIZE_MAX)
         return cli_fail(err, VECDB_INVALID, "%s has no column \"%.80s\", which is to be the key", reader->source.name,

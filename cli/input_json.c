@@ -354,14 +354,16 @@ static int read_members(struct line *line, struct row_record *record, vecdb_erro
     return VECDB_OK;
 }
 
-/* Which member is the key is decided by the first record, and holds for all. */
+/* Which member is the key is decided by the first record, and holds for all. Lines that go with a
+ * file of vectors have row numbers as keys, unless they say "key" or the user does: files of true
+ * neighbours mean row numbers, and an "id" that is not unique would end the import. */
 static void choose_key(struct record_reader *reader, const json_t *object)
 {
     if (reader->settings.key)
         reader->key = reader->settings.key;
     else if (json_object_get(object, "key"))
         reader->key = "key";
-    else if (json_object_get(object, "id"))
+    else if (reader->settings.vectors && json_object_get(object, "id"))
         reader->key = "id";
 }
 

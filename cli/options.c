@@ -75,7 +75,7 @@ static const struct option_spec specs[] = {
     {"format", 0, CHOICE, FOR_IMPORT | FOR_QUERY | FOR_EVAL | FOR_EXPORT, AT(format), "NAME", "of the file of vectors, where its name does not tell", formats, 0, 0, 0},
     {"field", 0, TEXT, FOR_IMPORT | FOR_QUERY | FOR_EVAL | FOR_EXPORT, AT(field), "NAME", "the vector field (default: the first; of a new collection \"vector\")", NULL, 0, 0, 0},
     {"records", 0, TEXT, FOR_IMPORT | FOR_EXPORT, AT(records), "FILE", "JSON lines with keys, metadata and texts, in the order of the rows", NULL, 0, 0, 0},
-    {"key", 0, TEXT, FOR_IMPORT, AT(key), "NAME", "member that is the key (default: \"key\" or \"id\" if there, else the row number)", NULL, 0, 0, 0},
+    {"key", 0, TEXT, FOR_IMPORT, AT(key), "NAME", "member that is the key (default: \"key\", without a vector file also \"id\"; else row numbers)", NULL, 0, 0, 0},
     {"text", 0, TEXT, FOR_IMPORT, AT(text), "NAMES", "members joined to the text; the last leaves the metadata (default: \"text\")", NULL, 0, 0, 0},
     {"upsert", 0, FLAG, FOR_IMPORT, AT(upsert), NULL, "replace records whose keys exist (default: that is an error)", NULL, 0, 0, 0},
     {"batch", 0, NUMBER, FOR_IMPORT, AT(batch_rows), "N", "rows a commit (default: 10,000, or as many as fit in 16 MiB)", NULL, 1, 100000000, 0},
