@@ -193,20 +193,22 @@ int vdb_append_open(vecdb *db, struct vdb_connection *c, const struct vdb_field_
     uint64_t end = VDB_FILE_HEADER_BYTES;
     bool grows = false;
     *append = (struct vdb_append){.field = field->id};
-    int status = vdb_extents_read(c, field->id, look_at_extent, &place, err);
-    if (status)
+    uint64_t newest = 0; /* the catalog knows; or, within one packing, the caller knows better */
+    int status = vdb_field_generation(c, field->id, &newest, err);
+    if (status || (status = vdb_extents_read(c, field->id, look_at_extent, &place, err)))
         return status;
+    if (newest < field->generation)
+        newest = field->generation;
     const struct vdb_extent_row *last = &place.last_in_file;
     vecdb_error ignored;
-    status = field->generation == except ? VECDB_NOT_FOUND
-                                         : open_newest(db, field, field->generation, append, &end, &ignored);
+    status = newest == except ? VECDB_NOT_FOUND : open_newest(db, field, newest, append, &end, &ignored);
     if (status) {
         end = VDB_FILE_HEADER_BYTES;
-        if ((status = create_next(db, field, field->generation, append, err)))
+        if ((status = create_next(db, field, newest, append, err)))
             goto done;
     } else {
-        append->row.generation = field->generation;
-        grows = may_grow && last->id && last->generation == field->generation &&
+        append->row.generation = newest;
+        grows = may_grow && last->id && last->generation == newest &&
                 last->ref.length < GROW_LIMIT_BYTES && last->ref.last_slot == place.last_slot &&
                 first_slot > place.last_slot;
     }

@@ -58,7 +58,7 @@ struct vdb_piece {
 };
 
 struct vdb_view_field {
-    struct vdb_field_row row;
+    struct vdb_field_row row; /* but for its generation, which moves on without the view */
     size_t vector_bytes;
     struct vdb_segment **segments; /* by slot */
     size_t *first_block;           /* n_segments + 1: blocks of the segments before */

@@ -264,10 +264,29 @@ int vdb_field_set_name(struct vdb_connection *c, uint64_t field, const char *nam
     return vdb_run(c, statement, "renaming a field", err);
 }
 
+int vdb_field_generation(struct vdb_connection *c, uint64_t field, uint64_t *generation, vecdb_error *err)
+{
+    sqlite3_stmt *statement;
+    int status = vdb_prepare(c, VDB_SQL_FIELD_GENERATION, "SELECT generation FROM fields WHERE id = ?1", 0, &statement,
+                             err);
+    if (status)
+        return status;
+    sqlite3_bind_int64(statement, 1, (sqlite3_int64)field);
+    int rc = sqlite3_step(statement);
+    if (rc == SQLITE_ROW)
+        *generation = (uint64_t)sqlite3_column_int64(statement, 0);
+    else if (rc == SQLITE_DONE)
+        status = vdb_fail(err, VECDB_NOT_FOUND, "the field was dropped");
+    else
+        status = vdb_fail_sqlite(err, c, "reading a field");
+    sqlite3_reset(statement);
+    return status;
+}
+
 int vdb_field_set_generation(struct vdb_connection *c, uint64_t field, uint64_t generation, vecdb_error *err)
 {
     sqlite3_stmt *statement;
-    int status = vdb_prepare(c, VDB_SQL_FIELD_GENERATION,
+    int status = vdb_prepare(c, VDB_SQL_FIELD_SET_GENERATION,
                              "UPDATE fields SET generation = max(generation, ?2) WHERE id = ?1", 0, &statement, err);
     if (status)
         return status;
