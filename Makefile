@@ -95,6 +95,11 @@ $B/simd/kernels_neondot.o: private ISA := -O3 -march=armv8.2-a+dotprod
 endif
 $B/simd/kernels_scalar.o: private ISA := -O3
 
+# What is fuzzed parses bytes; kernels do not, and clang takes minutes to instrument them.
+ifeq ($(SAN),fuzzer)
+$B/simd/kernels_%.o: private SANFLAGS :=
+endif
+
 # ---------------------------------------------------------------- rules
 # A change of the command line changes this file, and so rebuilds the objects.
 $B/flags: FORCE
