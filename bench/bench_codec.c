@@ -105,7 +105,7 @@ static void encode(struct vdb_coder *coder, const unsigned char *rows, const uin
     pages->buffer.n_bytes = pages->n = 0;
     for (uint32_t i = 0; i < n_rows; i += capacity) {
         uint32_t n = n_rows - i < capacity ? n_rows - i : capacity;
-        struct vdb_page_rows page = {type, dimension, compression, rows + i * vdb_vector_bytes(type, dimension),
+        struct vdb_page_rows page = {type,      dimension, compression, rows + i * vdb_vector_bytes(type, dimension),
                                      slots + i, n};
         size_t start = (pages->buffer.n_bytes + VDB_PAGE_ALIGN - 1) / VDB_PAGE_ALIGN * VDB_PAGE_ALIGN;
         if (vdb_page_encode(coder, &page, &pages->buffer, NULL))

@@ -225,7 +225,7 @@ void vdb_cache_free(struct vdb_cache *cache)
     }
     assert(atomic_load(&cache->used) == 0);
     for (void *spare; (spare = vdb_cache_take_spare(cache));)
-        atomic_load(&cache->release_spare)(spare);
+        atomic_load (&cache->release_spare)(spare);
     vdb_free(cache->memory, cache);
 }
 

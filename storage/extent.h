@@ -88,8 +88,7 @@ const struct vdb_extent_ref *vdb_extent_get_ref(const struct vdb_extent *extent)
  * that were all u8 are kept as u8: the cache holds four times as many). Any thread. `decoded` (may be
  * NULL) tells whether it lies in the cache. Verifies the checksum at the first touch. CORRUPT names
  * file, page, and slots. */
-int vdb_extent_pin(struct vdb_extent *extent, uint32_t page, struct vdb_block *block, bool *decoded,
-                   vecdb_error *err);
+int vdb_extent_pin(struct vdb_extent *extent, uint32_t page, struct vdb_block *block, bool *decoded, vecdb_error *err);
 void vdb_extent_unpin(struct vdb_extent *extent, struct vdb_block *block);
 
 /* The page that holds a slot, or UINT32_MAX when it cannot be in this extent. (It may still not be

@@ -40,8 +40,9 @@ static int read_header(struct vdb_file *file, const unsigned char *uuid, vecdb_e
     if (memcmp(header + 8, VECTOR_FILE_MAGIC, 4))
         return vdb_fail(err, VECDB_CORRUPT, "%s is not a vector file: it does not begin as one", name);
     if (vdb_load_u16(header + 12) > EXTENT_VERSION || header[14])
-        return vdb_fail(err, VECDB_NEWER, "%s is of format version %u, encryption scheme %u, which this library does not know",
-                        name, vdb_load_u16(header + 12), header[14]);
+        return vdb_fail(err, VECDB_NEWER,
+                        "%s is of format version %u, encryption scheme %u, which this library does not know", name,
+                        vdb_load_u16(header + 12), header[14]);
     if (vdb_load_u64(header) != vdb_check_sum(header + 8, sizeof header - 8) || header[15] ||
         memcmp(header + 48, zeros, 16))
         return vdb_fail(err, VECDB_CORRUPT, "the header of %s is damaged: its checksum does not fit its bytes", name);
@@ -121,9 +122,8 @@ static const char *find_fault_in_entries(const unsigned char *footer, uint64_t e
 {
     uint64_t n_rows = 0, free_at = 0, next_slot = 0;
     for (uint32_t i = 0; i < ref->n_pages; i++, footer += ENTRY_BYTES) {
-        struct vdb_page_entry entry = {vdb_load_u64(footer),      vdb_load_u64(footer + 8),
-                                       vdb_load_u32(footer + 16), vdb_load_u32(footer + 20),
-                                       vdb_load_u32(footer + 24), vdb_load_u32(footer + 28)};
+        struct vdb_page_entry entry = {vdb_load_u64(footer),      vdb_load_u64(footer + 8),  vdb_load_u32(footer + 16),
+                                       vdb_load_u32(footer + 20), vdb_load_u32(footer + 24), vdb_load_u32(footer + 28)};
         if (entry.offset % VDB_PAGE_ALIGN || entry.offset < free_at || !entry.length ||
             entry.length > VDB_PAGE_MAX_BYTES || !vdb_range_is_inside(entry.offset, entry.length, end))
             return "a page lies where it cannot";
@@ -175,8 +175,10 @@ int vdb_footer_read(struct vdb_memory *memory, struct vdb_file *file, const unsi
     if (memcmp(trailer, FOOTER_MAGIC, 4)) {
         fault = "it does not end as a footer does";
     } else if (vdb_load_u16(trailer + 4) > EXTENT_VERSION || trailer[7]) {
-        status = vdb_fail(err, VECDB_NEWER, "%s has an extent of format version %u, encryption scheme %u, which this "
-                          "library does not know", vdb_path_tail(file->path), vdb_load_u16(trailer + 4), trailer[7]);
+        status = vdb_fail(err, VECDB_NEWER,
+                          "%s has an extent of format version %u, encryption scheme %u, which this "
+                          "library does not know",
+                          vdb_path_tail(file->path), vdb_load_u16(trailer + 4), trailer[7]);
         goto done;
     } else if (vdb_check_sum(footer, (size_t)footer_bytes - 8) != vdb_load_u64(trailer + 56)) {
         fault = "its checksum does not fit its bytes";

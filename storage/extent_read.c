@@ -40,7 +40,7 @@ struct vdb_extent {
     int type;
     uint32_t dimension;
     struct vdb_extent_ref ref;
-    uint64_t number; /* in the cache */
+    uint64_t number;            /* in the cache */
     const unsigned char *bytes; /* the map of the whole extent, or NULL */
     struct vdb_page_entry *entries;
     _Atomic uint8_t *states;
@@ -62,8 +62,8 @@ int vdb_extent_open(struct vdb_memory *memory, struct vdb_cache *cache, struct v
     struct vdb_extent *opened = vdb_alloc_zero(memory, sizeof *opened);
     if (!opened)
         return vdb_fail_memory(err, sizeof *opened);
-    *opened = (struct vdb_extent){.memory = memory, .cache = cache, .file = file, .type = type,
-                                  .dimension = dimension, .ref = *ref};
+    *opened = (struct vdb_extent){
+        .memory = memory, .cache = cache, .file = file, .type = type, .dimension = dimension, .ref = *ref};
     memcpy(opened->uuid, uuid, 16);
     atomic_init(&opened->n_references, 1);
     int status = vdb_footer_read(memory, file, uuid, type, dimension, ref, &opened->entries, err);
@@ -124,8 +124,7 @@ static int fail_page(const struct vdb_extent *extent, uint32_t page, int status,
     const struct vdb_page_entry *entry = &extent->entries[page];
     return vdb_fail_prefix(err, status, "page %u (slots %u to %u, at offset %llu) of %s cannot be used: ", page,
                            entry->first_slot, entry->last_slot,
-                           (unsigned long long)(extent->ref.offset + entry->offset),
-                           vdb_path_tail(extent->file->path));
+                           (unsigned long long)(extent->ref.offset + entry->offset), vdb_path_tail(extent->file->path));
 }
 
 static uint32_t last_slot_of(const struct vdb_page *page)
@@ -229,8 +228,7 @@ static int cache_read(struct vdb_extent *extent, uint32_t i, struct vdb_cache_en
     return status;
 }
 
-int vdb_extent_pin(struct vdb_extent *extent, uint32_t page, struct vdb_block *block, bool *decoded,
-                   vecdb_error *err)
+int vdb_extent_pin(struct vdb_extent *extent, uint32_t page, struct vdb_block *block, bool *decoded, vecdb_error *err)
 {
     assert(page < extent->ref.n_pages);
     uint8_t state = atomic_load_explicit(&extent->states[page], memory_order_acquire);
@@ -258,8 +256,8 @@ int vdb_extent_pin(struct vdb_extent *extent, uint32_t page, struct vdb_block *b
     } else if (!entry) {
         status = look(extent, page, bytes, false, &parsed, err);
         if (!status && parsed.codec != VDB_CODEC_PLANES) /* it was one when it was verified */
-            status = vdb_fail(err, VECDB_CORRUPT, "%s was changed while it was in use",
-                              vdb_path_tail(extent->file->path));
+            status =
+                vdb_fail(err, VECDB_CORRUPT, "%s was changed while it was in use", vdb_path_tail(extent->file->path));
         if (!status)
             status = cache_unpacked(extent, page, &parsed, &entry, err);
     }
@@ -311,8 +309,8 @@ static int check_page(struct vdb_extent *extent, uint32_t i, struct vdb_buffer *
     bytes->n_bytes = rows->n_bytes = 0;
     int status = vdb_buffer_reserve(bytes, entry->length, err);
     if (!status)
-        status = extent->file->vfs->read(extent->file, extent->ref.offset + entry->offset, bytes->bytes, entry->length,
-                                         err);
+        status =
+            extent->file->vfs->read(extent->file, extent->ref.offset + entry->offset, bytes->bytes, entry->length, err);
     if (!status)
         status = look(extent, i, bytes->bytes, true, &page, err);
     if (!status)

@@ -74,8 +74,8 @@ int vdb_extent_writer_new(const struct vdb_extent_writer_options *options, struc
     if (!status && grow) {
         assert(options->offset >= grow->offset + grow->length);
         made->ref.offset = grow->offset;
-        status = vdb_footer_read(memory, options->file, NULL, options->type, options->dimension, grow, &made->entries,
-                                 err);
+        status =
+            vdb_footer_read(memory, options->file, NULL, options->type, options->dimension, grow, &made->entries, err);
         if (!status) {
             made->n_pages = made->entries_room = made->n_old_pages = grow->n_pages;
             made->next_slot = (uint64_t)grow->last_slot + 1;
@@ -112,8 +112,8 @@ static int flush(struct vdb_extent_writer *writer, vecdb_error *err)
         return status;
     memset(writer->buffer.bytes + writer->buffer.n_bytes, 0, pad);
     writer->buffer.n_bytes += pad;
-    status = writer->file->vfs->write(writer->file, writer->buffer_at, writer->buffer.bytes, writer->buffer.n_bytes,
-                                      err);
+    status =
+        writer->file->vfs->write(writer->file, writer->buffer_at, writer->buffer.bytes, writer->buffer.n_bytes, err);
     writer->buffer_at += writer->buffer.n_bytes;
     writer->buffer.n_bytes = 0;
     return status;

@@ -109,8 +109,8 @@ static int parse_lengths(const unsigned char *bytes, size_t n_bytes, struct vdb_
     size_t row_bytes = vdb_vector_bytes(page->stored_type, page->dimension);
     if (!page->n_rows || page->n_rows > VDB_PAGE_MAX_BYTES / row_bytes || !page->n_runs ||
         page->n_runs > page->n_rows || page->n_planes != n_planes)
-        return vdb_fail(err, VECDB_CORRUPT, "it cannot have %u rows, %u runs and %u planes", page->n_rows,
-                        page->n_runs, page->n_planes);
+        return vdb_fail(err, VECDB_CORRUPT, "it cannot have %u rows, %u runs and %u planes", page->n_rows, page->n_runs,
+                        page->n_planes);
     size_t used = PAGE_FIXED_BYTES + (size_t)page->n_runs * PAGE_RUN_BYTES + (size_t)n_planes * PAGE_PLANE_BYTES;
     if (header_bytes != vdb_page_round_up(used) || header_bytes > n_bytes || page->body_bytes != n_bytes - header_bytes)
         return vdb_fail(err, VECDB_CORRUPT, "its header of %zu and body of %zu bytes are not the %zu bytes it has",
@@ -178,8 +178,8 @@ static int verify_all(const unsigned char *bytes, size_t n_bytes, const struct v
     return status ? status : verify_planes(page, err);
 }
 
-int vdb_page_parse(const void *bytes, size_t n_bytes, int type, uint32_t dimension, bool verify,
-                   struct vdb_page *page, vecdb_error *err)
+int vdb_page_parse(const void *bytes, size_t n_bytes, int type, uint32_t dimension, bool verify, struct vdb_page *page,
+                   vecdb_error *err)
 {
     assert((uintptr_t)bytes % 8 == 0);
     if (n_bytes < PAGE_FIXED_BYTES || n_bytes > VDB_PAGE_MAX_BYTES)

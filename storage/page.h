@@ -83,8 +83,8 @@ struct vdb_page {
  * With `verify`, check everything else too: the checksum, the runs, the planes' lengths. Without, the
  * caller has done so before; even then no byte outside of the page is read, whatever it says.
  * CORRUPT with the reason. `bytes` is aligned to 8. */
-int vdb_page_parse(const void *bytes, size_t n_bytes, int type, uint32_t dimension, bool verify,
-                   struct vdb_page *page, vecdb_error *err);
+int vdb_page_parse(const void *bytes, size_t n_bytes, int type, uint32_t dimension, bool verify, struct vdb_page *page,
+                   vecdb_error *err);
 
 /* The rows of any page, without gaps: decode gives them in the field's own type, unpack in the stored
  * type (n_rows times vdb_vector_bytes of it). CORRUPT when planes do not decode. */

@@ -33,8 +33,8 @@ struct vdb_file {
 
 enum vdb_file_mode {
     VDB_FILE_READ = 0,
-    VDB_FILE_WRITE = 1,  /* read and write; NOT_FOUND when it is missing */
-    VDB_FILE_CREATE = 2  /* read and write; EXISTS when it is there; made with the user's umask */
+    VDB_FILE_WRITE = 1, /* read and write; NOT_FOUND when it is missing */
+    VDB_FILE_CREATE = 2 /* read and write; EXISTS when it is there; made with the user's umask */
 };
 
 enum vdb_path_kind { VDB_PATH_MISSING, VDB_PATH_FILE, VDB_PATH_DIRECTORY, VDB_PATH_OTHER };
@@ -107,8 +107,17 @@ int vdb_vfs_memory(struct vdb_memory *memory, struct vdb_vfs **vfs, vecdb_error 
  * returns is the errno to fail with, 0 to go on, or VDB_FAULT_SHORT: do half of the bytes of a
  * read or write, then fail with EIO. The same hook type serves the catalog's shim. */
 enum vdb_io_op {
-    VDB_IO_OPEN, VDB_IO_READ, VDB_IO_WRITE, VDB_IO_SYNC, VDB_IO_MAP, VDB_IO_SIZE, VDB_IO_REMOVE, VDB_IO_DIRECTORY,
-    VDB_IO_TRUNCATE, VDB_IO_LOCK, VDB_IO_SHM
+    VDB_IO_OPEN,
+    VDB_IO_READ,
+    VDB_IO_WRITE,
+    VDB_IO_SYNC,
+    VDB_IO_MAP,
+    VDB_IO_SIZE,
+    VDB_IO_REMOVE,
+    VDB_IO_DIRECTORY,
+    VDB_IO_TRUNCATE,
+    VDB_IO_LOCK,
+    VDB_IO_SHM
 };
 #define VDB_FAULT_SHORT (-1)
 struct vdb_io_hook {

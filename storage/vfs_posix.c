@@ -216,8 +216,8 @@ static int posix_map(struct vdb_file *file, uint64_t offset, size_t n_bytes, con
     /* No such thing here, or no room for another map: reading still works. */
     if (os_error == ENODEV || os_error == ENOMEM || os_error == EAGAIN || os_error == ENOSYS)
         return vdb_fail(err, VECDB_UNSUPPORTED, "%s cannot be mapped", vdb_path_tail(file->path));
-    return vdb_fail_os(err, os_error, "cannot map %zu bytes at offset %llu of %s", n_bytes,
-                       (unsigned long long)offset, vdb_path_tail(file->path));
+    return vdb_fail_os(err, os_error, "cannot map %zu bytes at offset %llu of %s", n_bytes, (unsigned long long)offset,
+                       vdb_path_tail(file->path));
 }
 
 static void posix_unmap(struct vdb_vfs *vfs, const void *bytes, size_t n_bytes)

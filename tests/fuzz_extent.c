@@ -44,8 +44,12 @@ static void use(struct vdb_memory *memory, struct vdb_cache *cache, struct vdb_f
                 size_t n, int type, uint32_t dimension, uint32_t n_pages)
 {
     const uint8_t *trailer = bytes + n - TRAILER_BYTES;
-    struct vdb_extent_ref ref = {VDB_FILE_HEADER_BYTES,      n - VDB_FILE_HEADER_BYTES,  vdb_load_u64(trailer + 56),
-                                 vdb_load_u64(trailer + 16), vdb_load_u32(trailer + 48), vdb_load_u32(trailer + 52),
+    struct vdb_extent_ref ref = {VDB_FILE_HEADER_BYTES,
+                                 n - VDB_FILE_HEADER_BYTES,
+                                 vdb_load_u64(trailer + 56),
+                                 vdb_load_u64(trailer + 16),
+                                 vdb_load_u32(trailer + 48),
+                                 vdb_load_u32(trailer + 52),
                                  n_pages};
     struct vdb_extent *extent;
     if (vdb_extent_open(memory, cache, file, bytes + 16, type, dimension, &ref, &extent, NULL))
@@ -93,8 +97,11 @@ static size_t make_file(struct vdb_memory *memory, struct vdb_file *file, int ty
         size_t start = (buffer.n_bytes + 63) / 64 * 64;
         status = vdb_page_encode(coder, &all, &buffer, NULL);
         if (!status)
-            entries[page] = (struct vdb_page_entry){start, vdb_load_u64(buffer.bytes + start),
-                                                    (uint32_t)(buffer.n_bytes - start), N_ROWS, slots[0],
+            entries[page] = (struct vdb_page_entry){start,
+                                                    vdb_load_u64(buffer.bytes + start),
+                                                    (uint32_t)(buffer.n_bytes - start),
+                                                    N_ROWS,
+                                                    slots[0],
                                                     slots[N_ROWS - 1]};
     }
     if (!status)

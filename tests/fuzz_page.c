@@ -72,8 +72,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     vdb_buffer_init(&page, &memory);
     int status = vdb_coder_new(&memory, &coder, NULL);
     if (!status)
-        status = data[1] ? make_page(coder, type, dimension, data[1], &page)
-                         : vdb_buffer_reserve(&page, size - 2, NULL);
+        status =
+            data[1] ? make_page(coder, type, dimension, data[1], &page) : vdb_buffer_reserve(&page, size - 2, NULL);
     uint8_t *bytes = NULL;
     if (!status && !data[1])
         memcpy(page.bytes, data + 2, page.n_bytes = size - 2);

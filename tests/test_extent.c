@@ -207,8 +207,10 @@ TEST(raw_and_narrow_pages_are_used_in_place_and_planes_come_from_the_cache)
         enum where where;
         int compression, shape;
         bool in_place;
-    } cases[] = {{ON_DISK, VECDB_COMPRESSION_NONE, 1, true},   {ON_DISK, VECDB_COMPRESSION_AUTO, 1, true},
-                 {ON_DISK, VECDB_COMPRESSION_MAX, 2, false},   {ON_DISK_WITHOUT_MAPS, VECDB_COMPRESSION_NONE, 1, false},
+    } cases[] = {{ON_DISK, VECDB_COMPRESSION_NONE, 1, true},
+                 {ON_DISK, VECDB_COMPRESSION_AUTO, 1, true},
+                 {ON_DISK, VECDB_COMPRESSION_MAX, 2, false},
+                 {ON_DISK_WITHOUT_MAPS, VECDB_COMPRESSION_NONE, 1, false},
                  {IN_MEMORY, VECDB_COMPRESSION_NONE, 1, true}};
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         struct fixture f;

@@ -373,9 +373,9 @@ TEST(the_example_in_the_format_page_is_what_is_written)
 {
     static const float values[] = {1, 2, 3, 4, 0, 255};
     static const uint32_t slots[] = {7, 8, 20};
-    static const unsigned char head[] = {0x84, 0x30, 0x20, 0x52, 0x43, 0x4e, 0x2e, 0x8b, 'V', 'D', 'B', 'P', 0, 0, 2, 1,
-                                         5,    0,    0,    0,    2,    0,    0,    0,    3,   0,   0,   0,   2, 0, 0, 0,
-                                         0x80, 0,    0,    0,    6,    0,    0,    0,    1,   0,   0x7f, 0x43};
+    static const unsigned char head[] = {
+        0x84, 0x30, 0x20, 0x52, 0x43, 0x4e, 0x2e, 0x8b, 'V', 'D', 'B',  'P', 0, 0, 2, 1, 5, 0, 0, 0, 2,    0,
+        0,    0,    3,    0,    0,    0,    2,    0,    0,   0,   0x80, 0,   0, 0, 6, 0, 0, 0, 1, 0, 0x7f, 0x43};
     static const unsigned char runs[] = {7, 0, 0, 0, 0, 0, 0, 0, 20, 0, 0, 0, 2, 0, 0, 0};
     static const unsigned char body[] = {1, 2, 3, 4, 0, 255};
     begin();

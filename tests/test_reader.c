@@ -70,7 +70,9 @@ static void make_database(const char *path)
         for (int type = VECDB_F32; type <= VECDB_BIT; type++)
             for (int compression = VECDB_COMPRESSION_AUTO; compression <= VECDB_COMPRESSION_MAX; compression++) {
                 char name[32];
-                vecdb_field field = {.name = "vector", .dimension = DIMENSION, .type = type,
+                vecdb_field field = {.name = "vector",
+                                     .dimension = DIMENSION,
+                                     .type = type,
                                      .metric = type == VECDB_BIT ? VECDB_HAMMING : VECDB_L2,
                                      .compression = compression};
                 vecdb_collection *collection;

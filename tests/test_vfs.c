@@ -258,8 +258,7 @@ TEST(a_file_that_may_not_grow_is_told_as_full)
     CHECK_INT(setrlimit(RLIMIT_FSIZE, &limit), 0);
     CHECK_OK(err, vfs->open(vfs, test_path("full"), VDB_FILE_CREATE, &file, &err));
     CHECK_OK(err, vfs->write(file, 0, bytes, 1000, &err));
-    CHECK_FAILS(err, VECDB_FULL, "cannot write 2000 bytes at offset 500 of ",
-                vfs->write(file, 500, bytes, 2000, &err));
+    CHECK_FAILS(err, VECDB_FULL, "cannot write 2000 bytes at offset 500 of ", vfs->write(file, 500, bytes, 2000, &err));
     vfs->close(file);
     end(vfs);
 }
