@@ -117,7 +117,7 @@ $B/libvecdb.a: $(LIB_OBJ)
 
 $B/libvecdb.so: $(LIB_OBJ)
 	$(say) LD $@
-	$(run)$(CC) -shared -Wl,-soname,libvecdb.so.$(SOVERSION) $(ALL_LDFLAGS) $^ $(LIBS) -o $@
+	$(run)$(CC) -shared -Wl,-soname,libvecdb.so.$(SOVERSION) $(if $(SAN),,-Wl,-z,defs) $(ALL_LDFLAGS) $^ $(LIBS) -o $@
 
 # The library is linked in, so that the tool runs from here and anywhere else.
 $B/vecdb-cli: $(CLI_OBJ) $B/libvecdb.a

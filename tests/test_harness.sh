@@ -43,7 +43,8 @@ TEST(h_scratch)
     CHECK(!access(test_path("a file"), R_OK));
 }
 END
-"${CC:-cc}" -std=c11 -D_GNU_SOURCE -Iinclude -Itests "$scratch/test_sample.c" tests/harness.c -o "$scratch/test_sample" || exit 1
+"${CC:-cc}" -std=c11 -D_GNU_SOURCE -Iinclude -Itests "$scratch/test_sample.c" tests/harness.c \
+    -o "$scratch/test_sample" || exit 1
 
 report=$(TMPDIR=$scratch/tmp VECDB_TEST_SEED=42 "$scratch/test_sample" 2>"$scratch/errors")
 status=$?
