@@ -77,7 +77,7 @@ static int set_one(struct vdb_connection *connection, const char *name, const ch
         return vdb_fail_sqlite(err, connection, sql);
     int rc = VECDB_OK, step = sqlite3_step(statement);
     const char *found = step == SQLITE_ROW ? (const char *)sqlite3_column_text(statement, 0) : NULL;
-    if (step != SQLITE_ROW && step != SQLITE_DONE)
+    if (step != SQLITE_DONE && !found) /* also a row whose text there was no memory for */
         rc = vdb_fail_sqlite(err, connection, sql);
     else if (!found || strcmp(found, reads_as))
         rc = vdb_fail(err, value ? VECDB_UNSUPPORTED : VECDB_CORRUPT, "catalog.sqlite: %s is %s and has to be %s", name,
@@ -441,7 +441,11 @@ static int open_shim(struct vdb_catalog *catalog, vecdb_error *err)
                                           .base = catalog->memory_vfs,
                                           .hook = catalog->hook};
     int rc = vdb_checked_new(&options, &catalog->checked, err);
-    return rc || catalog->in_memory ? rc : vdb_checked_test_mark(catalog->checked, err);
+    if (!rc && !catalog->in_memory)
+        rc = vdb_checked_test_mark(catalog->checked, err);
+    if (!rc && catalog->readonly && !catalog->in_memory)
+        rc = vdb_checked_test_header(catalog->checked, err);
+    return rc;
 }
 
 /* Read-only, and SQLite's shared memory cannot be had: see invariant 3. */

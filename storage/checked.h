@@ -54,6 +54,10 @@ bool vdb_checked_damage(struct vdb_checked *checked, char *sentence, size_t n_by
  * mark; else CORRUPT. */
 int vdb_checked_test_mark(struct vdb_checked *checked, vecdb_error *err);
 
+/* Before a read-only connection, which cannot recover a WAL and would try for ten seconds: is the header of
+ * the WAL, if it has one, whole? */
+int vdb_checked_test_header(struct vdb_checked *checked, vecdb_error *err);
+
 /* Bytes that went through the shim since it was made. */
 void vdb_checked_get_bytes(const struct vdb_checked *checked, uint64_t *n_read, uint64_t *n_written);
 

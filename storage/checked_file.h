@@ -68,9 +68,13 @@ int vdb_checked_verify_frame(struct checked_file *wal, const unsigned char *page
 /* What the WAL's index says: committed frames, and salt-2. False when it is not mapped. */
 bool vdb_checked_index(const struct checked_file *main, uint32_t *n_frames, uint32_t *salt2);
 
-/* Walk the frames of a WAL from its header on while their sums and salts are right, at most up to
- * `n_wanted`. SQLite's code; `n_valid` is how many, `salt2` the header's. */
-int vdb_checked_walk_wal(struct vdb_checked *checked, sqlite3_file *wal, uint32_t n_wanted, uint32_t *n_valid,
-                         uint32_t *salt2);
+/* Walk the frames of a WAL from its header on while their sums and salts are right, up to `n_wanted`.
+ * SQLite's code. */
+struct vdb_wal_walk {
+    bool header_is_good;
+    uint32_t salt2; /* the header's */
+    uint32_t n_valid;
+};
+int vdb_checked_walk_wal(struct vdb_checked *checked, sqlite3_file *wal, uint32_t n_wanted, struct vdb_wal_walk *walk);
 
 #endif

@@ -70,18 +70,19 @@ static int scrub_main(struct scrub *scrub)
  * there may be a reset, and the walk then ends in frames of a newer generation, which are whole too. */
 static int scrub_wal(struct scrub *scrub)
 {
-    uint32_t n_frames, salt2, n_valid, found_salt2, n_now, salt2_now;
+    uint32_t n_frames, salt2, n_now, salt2_now;
+    struct vdb_wal_walk walk;
     if (!scrub->wal || !vdb_checked_index(scrub->main, &n_frames, &salt2) || !n_frames)
         return SQLITE_OK;
-    int rc = vdb_checked_walk_wal(scrub->checked, scrub->wal->inner, n_frames, &n_valid, &found_salt2);
-    if (rc || (found_salt2 == salt2 && n_valid >= n_frames))
+    int rc = vdb_checked_walk_wal(scrub->checked, scrub->wal->inner, n_frames, &walk);
+    if (rc || (walk.salt2 == salt2 && walk.n_valid >= n_frames))
         return rc;
     vdb_checked_index(scrub->main, &n_now, &salt2_now);
     if (salt2_now != salt2 || n_now < n_frames)
         return SQLITE_OK;
     char message[128];
     snprintf(message, sizeof message, "catalog.sqlite-wal: of %u committed frames the first %u are whole (checksum)",
-             (unsigned)n_frames, found_salt2 == salt2 ? (unsigned)n_valid : 0u);
+             (unsigned)n_frames, walk.salt2 == salt2 ? (unsigned)walk.n_valid : 0u);
     scrub->each(scrub->context, message);
     return SQLITE_OK;
 }

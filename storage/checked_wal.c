@@ -29,6 +29,7 @@
 #define INDEX_BIG_ENDIAN 13
 #define INDEX_SALT_1 32 /* ... the salts as they are in the file */
 #define FRAMES_PER_READ 16
+#define READ_AGAIN 4
 
 static uint32_t load_big(const unsigned char *at)
 {
@@ -162,28 +163,27 @@ static bool header_is_good(const unsigned char header[WAL_HEADER_BYTES], bool *b
     return sums_equal(sum, stored_sum(header + WAL_HEADER_BYTES - 8));
 }
 
-int vdb_checked_walk_wal(struct vdb_checked *checked, sqlite3_file *wal, uint32_t n_wanted, uint32_t *n_valid,
-                         uint32_t *salt2)
+int vdb_checked_walk_wal(struct vdb_checked *checked, sqlite3_file *wal, uint32_t n_wanted, struct vdb_wal_walk *walk)
 {
     unsigned char header[WAL_HEADER_BYTES];
-    *n_valid = 0;
-    *salt2 = 0;
+    *walk = (struct vdb_wal_walk){0};
     int rc = vdb_checked_fault(checked, VDB_IO_READ, checked->wal_path, SQLITE_IOERR_READ);
     if (!rc)
         rc = wal->pMethods->xRead(wal, header, sizeof header, 0);
     bool big = false;
     if (rc || !header_is_good(header, &big))
         return rc == SQLITE_IOERR_SHORT_READ ? SQLITE_OK : rc;
-    *salt2 = load_big(header + 20);
+    walk->header_is_good = true;
+    walk->salt2 = load_big(header + 20);
     unsigned char *frames = vdb_alloc(checked->memory, FRAMES_PER_READ * FRAME_BYTES);
     if (!frames)
         return SQLITE_NOMEM;
     struct sum sum = stored_sum(header + WAL_HEADER_BYTES - 8);
-    for (bool more = true; more && *n_valid < n_wanted;) {
-        uint32_t left = n_wanted - *n_valid;
+    for (bool more = true; more && walk->n_valid < n_wanted;) {
+        uint32_t left = n_wanted - walk->n_valid;
         int n = left < FRAMES_PER_READ ? (int)left : FRAMES_PER_READ;
         rc = wal->pMethods->xRead(wal, frames, n * FRAME_BYTES,
-                                  WAL_HEADER_BYTES + (sqlite3_int64)*n_valid * FRAME_BYTES);
+                                  WAL_HEADER_BYTES + (sqlite3_int64)walk->n_valid * FRAME_BYTES);
         if (rc && rc != SQLITE_IOERR_SHORT_READ) /* what lies behind the end reads as zeros */
             break;
         more = rc == SQLITE_OK;
@@ -195,7 +195,7 @@ int vdb_checked_walk_wal(struct vdb_checked *checked, sqlite3_file *wal, uint32_
                 break;
             }
             sum = stored_sum(frame + 16);
-            ++*n_valid;
+            walk->n_valid++;
         }
     }
     vdb_free(checked->memory, frames);
@@ -206,19 +206,19 @@ int vdb_checked_walk_wal(struct vdb_checked *checked, sqlite3_file *wal, uint32_
 
 /* Open the WAL beneath the shim, beside whatever SQLite does: WAL files carry no locks that a close
  * could drop. */
-static int count_frames(struct vdb_checked *checked, uint32_t n_wanted, uint32_t *n_valid, uint32_t *salt2)
+static int count_frames(struct vdb_checked *checked, uint32_t n_wanted, struct vdb_wal_walk *walk)
 {
     sqlite3_vfs *base = checked->base;
     sqlite3_file *wal = vdb_alloc_zero(checked->memory, (size_t)base->szOsFile);
     sqlite3_filename name = sqlite3_create_filename(checked->path, "", checked->wal_path, 0, NULL);
-    *n_valid = *salt2 = 0;
+    *walk = (struct vdb_wal_walk){0};
     int rc = SQLITE_NOMEM, exists = 0;
     if (wal && name)
         rc = base->xAccess(base, checked->wal_path, SQLITE_ACCESS_EXISTS, &exists);
     if (!rc && exists) {
         rc = base->xOpen(base, sqlite3_filename_wal(name), wal, SQLITE_OPEN_WAL | SQLITE_OPEN_READONLY, NULL);
         if (!rc)
-            rc = vdb_checked_walk_wal(checked, wal, n_wanted, n_valid, salt2);
+            rc = vdb_checked_walk_wal(checked, wal, n_wanted, walk);
         if (wal->pMethods)
             wal->pMethods->xClose(wal);
     }
@@ -227,18 +227,43 @@ static int count_frames(struct vdb_checked *checked, uint32_t n_wanted, uint32_t
     return rc;
 }
 
+static int fail_reading(int rc, vecdb_error *err)
+{
+    if (rc == SQLITE_NOMEM)
+        return vdb_fail_memory(err, FRAMES_PER_READ * FRAME_BYTES);
+    return vdb_fail(err, VECDB_IO, "cannot read catalog.sqlite-wal: %s", sqlite3_errstr(rc));
+}
+
+int vdb_checked_test_header(struct vdb_checked *checked, vecdb_error *err)
+{
+    for (int attempt = 0; attempt < READ_AGAIN; attempt++) {
+        struct vdb_wal_walk walk;
+        int exists = 0, rc = checked->base->xAccess(checked->base, checked->wal_path, SQLITE_ACCESS_EXISTS, &exists);
+        if (rc || !exists)
+            return VECDB_OK;
+        rc = count_frames(checked, 0, &walk);
+        if (rc)
+            return fail_reading(rc, err);
+        if (walk.header_is_good)
+            return VECDB_OK;
+        checked->base->xSleep(checked->base, 1000 << attempt); /* a writer may be beginning it */
+    }
+    return vdb_fail(err, VECDB_CORRUPT,
+                    "catalog.sqlite-wal: the header is damaged, or was cut off while it was written; open the database "
+                    "once for writing to find out");
+}
+
 int vdb_checked_test_mark(struct vdb_checked *checked, vecdb_error *err)
 {
-    uint32_t n_marked, marked_salt2, n_valid = 0, salt2 = 0;
+    uint32_t n_marked, marked_salt2;
+    struct vdb_wal_walk walk = {0};
     bool marked = vdb_state_get_mark(checked->state, &n_marked, &marked_salt2);
     bool stayed = false;
     while (marked && !stayed) {
-        int rc = count_frames(checked, n_marked, &n_valid, &salt2);
+        int rc = count_frames(checked, n_marked, &walk);
         if (rc)
-            return rc == SQLITE_NOMEM
-                       ? vdb_fail_memory(err, FRAMES_PER_READ * FRAME_BYTES)
-                       : vdb_fail(err, VECDB_IO, "cannot read catalog.sqlite-wal: %s", sqlite3_errstr(rc));
-        if (salt2 == marked_salt2 && n_valid >= n_marked)
+            return fail_reading(rc, err);
+        if (walk.salt2 == marked_salt2 && walk.n_valid >= n_marked)
             return VECDB_OK;
         /* Another process may have completed its checkpoint meanwhile: it clears the mark before it
          * touches the WAL, so only a mark that stayed is a sign of damage. */
@@ -251,5 +276,5 @@ int vdb_checked_test_mark(struct vdb_checked *checked, vecdb_error *err)
     return vdb_fail(err, VECDB_CORRUPT,
                     "catalog.sqlite-wal: a checkpoint was cut off and needs the log's first %u frames, of which %u are "
                     "whole; restore the database from a backup",
-                    (unsigned)n_marked, salt2 == marked_salt2 ? (unsigned)n_valid : 0u);
+                    (unsigned)n_marked, walk.salt2 == marked_salt2 ? (unsigned)walk.n_valid : 0u);
 }

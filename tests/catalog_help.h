@@ -120,6 +120,8 @@ struct bytes {
 __attribute__((unused)) static struct bytes load_file(const char *path)
 {
     struct bytes bytes = {NULL, 0};
+    if (!heap.allocator.allocate)
+        vdb_memory_init(&heap, NULL);
     int fd = open(path, O_RDONLY);
     struct stat status;
     if (fd < 0)
