@@ -8,6 +8,7 @@
  * checks values and metadata, makes pages with checksums, stamps and verifies the catalog's pages.
  *
  *     bench_import [FILE.f16bin|.u8bin] [--records FILE.jsonl] [--batch N] [--rounds N] [--rows N] [--dir DIR]
+ *                  [--only plain|none|auto|max]        one of them, once, for a profiler
  *
  * Without a file: random f32 vectors of 384 dimensions. Vectors are given to both sides as f32.
  * Rounds are interleaved; the table shows medians of rows per second and of the ratio, round by round.
@@ -35,7 +36,7 @@ struct data {
 };
 
 struct setup {
-    const char *file, *records, *directory;
+    const char *file, *records, *directory, *only;
     size_t batch, rows;
     int rounds;
 };
@@ -239,6 +240,17 @@ static void empty(const char *directory)
         die(directory, "cannot be emptied");
 }
 
+static void run_only(const struct data *data, const struct setup *setup)
+{
+    empty(setup->directory);
+    double elapsed = !strcmp(setup->only, "plain") ? run_plain(data, setup, setup->directory)
+                                                   : run_vecdb(data, setup, setup->directory,
+                                                               !strcmp(setup->only, "none")   ? VECDB_COMPRESSION_NONE
+                                                               : !strcmp(setup->only, "auto") ? VECDB_COMPRESSION_AUTO
+                                                                                              : VECDB_COMPRESSION_MAX);
+    printf("%s: %.3f s\n", setup->only, elapsed);
+}
+
 static void run(const struct data *data, const struct setup *setup)
 {
     static const char *const names[3] = {"none", "auto", "max"};
@@ -279,6 +291,8 @@ int main(int argc, char **argv)
             setup.rounds = atoi(argv[++i]);
         else if (!strcmp(argv[i], "--rows") && has_value)
             setup.rows = strtoull(argv[++i], NULL, 10);
+        else if (!strcmp(argv[i], "--only") && has_value)
+            setup.only = argv[++i];
         else if (!strcmp(argv[i], "--dir") && has_value)
             setup.directory = argv[++i];
         else
@@ -293,6 +307,9 @@ int main(int argc, char **argv)
         make_vectors(&data, &setup);
     if (setup.records)
         read_records(&data, setup.records);
-    run(&data, &setup);
+    if (setup.only)
+        run_only(&data, &setup);
+    else
+        run(&data, &setup);
     return 0;
 }

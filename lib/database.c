@@ -17,6 +17,7 @@
 
 #define DEFAULT_MEMORY_BYTES (256u << 20)
 #define DEFAULT_BUSY_TIMEOUT_MS 5000
+#define SPARE_SHARE 8 /* of the memory budget that spare blocks may take: an eighth */
 
 /* ------------------------------------------------------------------ fork */
 
@@ -235,8 +236,12 @@ static void free_database(vecdb *db)
     vdb_free(&db->memory, db->abandoned);
     vdb_free(&db->memory, db->path);
     /* The handle itself came from the allocator that lies inside it. */
-    struct vdb_memory memory = db->memory;
+    vdb_memory_keep_spare(&db->memory, 0);
+    struct vdb_memory memory;
+    vdb_memory_init(&memory, &db->options.allocator);
+    pthread_mutex_destroy(&db->memory.spare_lock);
     vdb_free(&memory, db);
+    pthread_mutex_destroy(&memory.spare_lock);
 }
 
 int vdb_database_open(const char *path, const vecdb_options *options, const struct vdb_io_hook *hook, vecdb **out,
@@ -253,9 +258,11 @@ int vdb_database_open(const char *path, const vecdb_options *options, const stru
     struct vdb_memory memory;
     vdb_memory_init(&memory, &copy.allocator);
     vecdb *db = vdb_alloc_zero(&memory, sizeof *db);
+    pthread_mutex_destroy(&memory.spare_lock);
     if (!db)
         return vdb_fail_memory(err, sizeof *db);
-    db->memory = memory;
+    vdb_memory_init(&db->memory, &copy.allocator);
+    vdb_memory_keep_spare(&db->memory, copy.memory_bytes / SPARE_SHARE);
     db->options = copy;
     db->is_memory = !strcmp(path, ":memory:");
     db->is_readonly = copy.mode == VECDB_OPEN_READONLY;

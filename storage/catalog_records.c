@@ -185,17 +185,18 @@ int vdb_json_check(struct vdb_connection *c, const char *text, size_t length, bo
     *is_object = false;
     if (length > INT_MAX)
         return VECDB_OK;
+    /* Until 3.42 SQLite knew strict JSON only, and each of the two functions parses the text anew. */
+    const char *sql = sqlite3_libversion_number() < 3042000 ? "SELECT json_type(?1) = 'object'"
+                                                            : "SELECT json_valid(?1) AND json_type(?1) = 'object'";
     sqlite3_stmt *statement;
-    int status = vdb_prepare(c, VDB_SQL_JSON, "SELECT json_valid(?1) AND json_type(?1) = 'object'", 0, &statement, err);
+    int status = vdb_prepare(c, VDB_SQL_JSON, sql, 0, &statement, err);
     if (status)
         return status;
     bind_text(statement, 1, text, length);
     int rc = sqlite3_step(statement);
     if (rc == SQLITE_ROW)
         *is_object = sqlite3_column_int(statement, 0) != 0;
-    else if (rc == SQLITE_ERROR) /* some versions report malformed JSON as an error */
-        *is_object = false;
-    else
+    else if (rc != SQLITE_ERROR) /* which is what malformed JSON is reported as */
         status = vdb_fail_sqlite(err, c, "checking metadata");
     sqlite3_reset(statement);
     return status;

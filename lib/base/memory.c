@@ -10,6 +10,7 @@
 #include "memory.h"
 
 #include <assert.h>
+#include <stdbool.h>
 
 #define HEADER_BYTES 16
 #define ALIGNMENT 64
@@ -39,6 +40,9 @@ void vdb_memory_init(struct vdb_memory *memory, const vecdb_allocator *allocator
     else
         memory->allocator = (vecdb_allocator){libc_allocate, libc_reallocate, libc_release, NULL};
     atomic_init(&memory->used, 0);
+    memory->spare_limit = memory->spare_bytes = 0;
+    memset(memory->spare, 0, sizeof memory->spare);
+    pthread_mutex_init(&memory->spare_lock, NULL);
 }
 
 static size_t size_of(const void *block)
@@ -48,11 +52,67 @@ static size_t size_of(const void *block)
     return size;
 }
 
+/* A spare block of at least `size` bytes, and not twice as many; NULL: there is none. */
+static void *take_spare(struct vdb_memory *memory, size_t size)
+{
+    void *found = NULL;
+    pthread_mutex_lock(&memory->spare_lock);
+    for (int i = 0; i < VDB_SPARE_BLOCKS && !found; i++) {
+        if (!memory->spare[i])
+            continue;
+        size_t has = size_of(memory->spare[i]);
+        if (has >= size && has / 2 <= size) {
+            found = memory->spare[i];
+            memory->spare[i] = NULL;
+            memory->spare_bytes -= has;
+        }
+    }
+    pthread_mutex_unlock(&memory->spare_lock);
+    return found;
+}
+
+/* False: there is no room for it. */
+static bool put_spare(struct vdb_memory *memory, void *block, size_t size)
+{
+    bool is_kept = false;
+    pthread_mutex_lock(&memory->spare_lock);
+    for (int i = 0; i < VDB_SPARE_BLOCKS && !is_kept; i++)
+        if (!memory->spare[i] && memory->spare_bytes + size <= memory->spare_limit) {
+            memory->spare[i] = block;
+            memory->spare_bytes += size;
+            is_kept = true;
+        }
+    pthread_mutex_unlock(&memory->spare_lock);
+    return is_kept;
+}
+
+static void release(struct vdb_memory *memory, void *block, size_t size)
+{
+    atomic_fetch_sub_explicit(&memory->used, size, memory_order_relaxed);
+    memory->allocator.release(memory->allocator.context, (char *)block - HEADER_BYTES);
+}
+
+void vdb_memory_keep_spare(struct vdb_memory *memory, size_t limit_bytes)
+{
+    pthread_mutex_lock(&memory->spare_lock);
+    memory->spare_limit = limit_bytes;
+    for (int i = 0; i < VDB_SPARE_BLOCKS && memory->spare_bytes > limit_bytes; i++)
+        if (memory->spare[i]) {
+            memory->spare_bytes -= size_of(memory->spare[i]);
+            release(memory, memory->spare[i], size_of(memory->spare[i]));
+            memory->spare[i] = NULL;
+        }
+    pthread_mutex_unlock(&memory->spare_lock);
+}
+
 void *vdb_alloc(struct vdb_memory *memory, size_t n_bytes)
 {
     if (n_bytes > SIZE_MAX / 2)
         return NULL;
     size_t size = n_bytes + HEADER_BYTES;
+    void *spare = memory->spare_limit && size >= VDB_SPARE_MIN_BYTES ? take_spare(memory, size) : NULL;
+    if (spare)
+        return spare;
     char *start = memory->allocator.allocate(memory->allocator.context, size);
     if (!start)
         return NULL;
@@ -106,8 +166,9 @@ void vdb_free(struct vdb_memory *memory, void *block)
         return;
     size_t size = size_of(block);
     assert(size >= HEADER_BYTES);
-    atomic_fetch_sub_explicit(&memory->used, size, memory_order_relaxed);
-    memory->allocator.release(memory->allocator.context, (char *)block - HEADER_BYTES);
+    if (memory->spare_limit && size >= VDB_SPARE_MIN_BYTES && put_spare(memory, block, size))
+        return;
+    release(memory, block, size);
 }
 
 void *vdb_alloc_aligned(struct vdb_memory *memory, size_t n_bytes)
