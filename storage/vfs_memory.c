@@ -372,22 +372,37 @@ static int memory_sync_directory(struct vdb_vfs *vfs, const char *path, vecdb_er
     return VECDB_OK;
 }
 
-/* Names are the paths that begin with `path` and a slash and have no other. The lock is held while
- * `each` is called, so it must not call back. */
+static const char *name_in(const struct node *node, const char *path, size_t n)
+{
+    if (strncmp(node->path, path, n) || node->path[n] != '/' || strchr(node->path + n + 1, '/'))
+        return NULL;
+    return node->path + n + 1;
+}
+
+/* Names are the paths that begin with `path` and a slash and have no other. They are copied first,
+ * so that `each` may open and remove files. */
 static int memory_list(struct vdb_vfs *base, const char *path, bool (*each)(void *context, const char *name),
                        void *context, vecdb_error *err)
 {
-    (void)err;
     struct memory_vfs *vfs = (struct memory_vfs *)base;
-    size_t n = strlen(path);
+    size_t n = strlen(path), n_bytes = 1;
+    const char *name;
     pthread_mutex_lock(&vfs->lock);
-    for (struct node *node = vfs->nodes; node; node = node->next) {
-        if (strncmp(node->path, path, n) || node->path[n] != '/' || strchr(node->path + n + 1, '/'))
-            continue;
-        if (!each(context, node->path + n + 1))
-            break;
-    }
+    for (struct node *node = vfs->nodes; node; node = node->next)
+        if ((name = name_in(node, path, n)))
+            n_bytes += strlen(name) + 1;
+    char *names = vdb_alloc(base->memory, n_bytes), *end = names;
+    for (struct node *node = vfs->nodes; node && names; node = node->next)
+        if ((name = name_in(node, path, n))) {
+            memcpy(end, name, strlen(name) + 1);
+            end += strlen(name) + 1;
+        }
     pthread_mutex_unlock(&vfs->lock);
+    if (!names)
+        return vdb_fail_memory(err, n_bytes);
+    for (char *at = names; at < end && each(context, at); at += strlen(at) + 1)
+        ;
+    vdb_free(base->memory, names);
     return VECDB_OK;
 }
 
