@@ -206,7 +206,6 @@ TEST(a_missing_state_is_made_anew_and_an_older_catalog_is_refused)
     catalog = open_catalog(test_directory());
     CHECK_SIZE(rows_of(catalog), 10);
     vdb_catalog_close(catalog);
-    vdb_free(&heap, old.at);
 }
 
 TEST(many_processes_that_make_a_catalog_at_once_get_the_same_one)
