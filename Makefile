@@ -88,8 +88,6 @@ all: $B/libvecdb.a $B/libvecdb.so $B/vecdb-cli ## libvecdb.a, libvecdb.so and ve
 
 # Each instruction set's flags apply to its own objects; the files are empty on other processors.
 ifneq ($(findstring x86_64,$(shell $(CC) -dumpmachine 2>/dev/null)),)
-# loops over values, which -O2 leaves scalar
-$B/lib/validate.o $B/storage/page_encode.o: private ISA := -O3
 $B/simd/kernels_avx2.o: private ISA := -O3 -mavx2 -mfma -mf16c
 AVX512 := -O3 -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx2 -mfma -mf16c
 $B/simd/kernels_avx512.o: private ISA := $(AVX512)
@@ -100,6 +98,8 @@ $B/simd/kernels_neon.o: private ISA := -O3
 $B/simd/kernels_neondot.o: private ISA := -O3 -march=armv8.2-a+dotprod
 endif
 $B/simd/kernels_scalar.o: private ISA := -O3
+# loops over values, which -O2 leaves scalar
+$B/lib/validate.o $B/storage/page_encode.o: private ISA := -O3
 
 # What is fuzzed parses bytes; kernels do not, and clang takes minutes to instrument them.
 ifeq ($(SAN),fuzzer)

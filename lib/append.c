@@ -248,7 +248,8 @@ int vdb_append_finish(vecdb *db, struct vdb_append *append, vecdb_error *err)
 void vdb_append_release(vecdb *db, struct vdb_append *append)
 {
     vdb_extent_writer_free(append->writer);
-    db->vfs->close(append->file);
+    if (append->file)
+        db->vfs->close(append->file);
     append->writer = NULL;
     append->file = NULL;
 }

@@ -6,7 +6,7 @@
  * into the fields' types (struct batch). Inside the transaction, slots are given out, keys looked up,
  * rows written. Vectors go to the tail; or, when there are many of them and this process can be the
  * maintainer, at once into an extent that is synced before the commit, which spares writing them
- * three times (WAL, catalog, page).
+ * three times (WAL, catalog, page) and is done by another thread, beside the rows of the catalog.
  *
  * Slots of one write are consecutive, in the order of its records. Of two records with one key in a
  * put, the later kills the earlier, as two puts would.
@@ -278,23 +278,82 @@ static int write_tail(struct vdb_connection *c, const struct column *column, uin
     return status;
 }
 
-static int write_extent(struct batch *batch, struct vdb_connection *c, size_t f, uint32_t first_slot, vecdb_error *err)
+/* A bulk write has two parts that do not touch each other until the end: rows of the catalog, by the
+ * transaction's connection, and extents of the vector files. They are done side by side. */
+struct parts {
+    struct batch *batch;
+    struct vdb_connection *c;
+    uint32_t first_slot;
+    uint64_t *n_records;
+    int status[2];
+    vecdb_error error[2];
+};
+
+static int write_records_part(struct parts *parts, vecdb_error *err)
+{
+    int status = VECDB_OK;
+    for (size_t i = 0; i < parts->batch->n_records && !status; i++)
+        status = write_record(parts->batch, parts->c, i, parts->first_slot, parts->n_records, err);
+    return status;
+}
+
+static int write_extents_part(struct parts *parts, vecdb_error *err)
+{
+    struct batch *batch = parts->batch;
+    int status = VECDB_OK;
+    for (size_t f = 0; f < batch->view->n_fields && !status; f++) {
+        const struct column *column = &batch->columns[f];
+        struct vdb_append *append = &batch->appends[f];
+        if (!column->n_rows)
+            continue;
+        for (size_t r = 0; r < column->n_rows; r++)
+            batch->slots[r] = parts->first_slot + column->record[r];
+        status = vdb_extent_writer_add(append->writer, batch->slots, column->rows, column->n_rows, err);
+        if (!status)
+            status = vdb_append_finish(batch->collection->db, append, err);
+    }
+    return status;
+}
+
+static void run_part(void *context, size_t i)
+{
+    struct parts *parts = context;
+    parts->status[i] = i ? write_records_part(parts, &parts->error[i]) : write_extents_part(parts, &parts->error[i]);
+}
+
+static int write_bulk(struct batch *batch, struct vdb_connection *c, uint32_t first_slot, uint64_t *n_records,
+                      vecdb_error *err)
 {
     vecdb *db = batch->collection->db;
-    const struct column *column = &batch->columns[f];
-    struct vdb_append *append = &batch->appends[f];
-    struct vdb_field_row field = column->field->row;
-    for (size_t r = 0; r < column->n_rows; r++)
-        batch->slots[r] = first_slot + column->record[r];
-    int status = vdb_append_open(db, c, &field, batch->slots[0], true, 0, append, err);
-    if (status)
-        return status;
-    status = vdb_extent_writer_add(append->writer, batch->slots, column->rows, column->n_rows, err);
-    if (!status)
-        status = vdb_append_finish(db, append, err);
-    if (!status)
-        status = vdb_append_commit(c, append, err);
-    vdb_append_release(db, append);
+    struct parts parts = {.batch = batch, .c = c, .first_slot = first_slot, .n_records = n_records};
+    size_t n_fields = batch->view->n_fields;
+    int status = VECDB_OK;
+    for (size_t f = 0; f < n_fields && !status; f++)
+        if (batch->columns[f].n_rows)
+            status = vdb_append_open(db, c, &batch->columns[f].field->row, first_slot + batch->columns[f].record[0],
+                                     true, 0, &batch->appends[f], err);
+    if (!status) {
+        vdb_pool_run(db->pool, 2, 2, run_part, &parts);
+        int failed = parts.status[1] ? 1 : 0; /* what is wrong with a record comes first */
+        status = parts.status[failed];
+        if (status && err)
+            *err = parts.error[failed];
+    }
+    for (size_t f = 0; f < n_fields; f++) {
+        if (!status && batch->columns[f].n_rows)
+            status = vdb_append_commit(c, &batch->appends[f], err);
+        vdb_append_release(db, &batch->appends[f]);
+    }
+    return status;
+}
+
+static int write_small(struct batch *batch, struct vdb_connection *c, uint32_t first_slot, uint64_t *n_records,
+                       vecdb_error *err)
+{
+    struct parts parts = {.batch = batch, .c = c, .first_slot = first_slot, .n_records = n_records};
+    int status = write_records_part(&parts, err);
+    for (size_t f = 0; f < batch->view->n_fields && !status; f++)
+        status = write_tail(c, &batch->columns[f], first_slot, batch, err);
     return status;
 }
 
@@ -329,7 +388,7 @@ static int apply_batch(void *context, struct vdb_transaction *transaction, vecdb
     struct batch *batch = context;
     struct vdb_connection *c = transaction->connection;
     struct vdb_collection_row row;
-    bool found, wrote_extents = false;
+    bool found;
     batch->n_dead = 0;
     memset(batch->is_killed, 0, batch->n_records);
     int status = vdb_collection_read(c, batch->collection->id, &row, &found, err);
@@ -344,22 +403,12 @@ static int apply_batch(void *context, struct vdb_transaction *transaction, vecdb
                         "it into a new one", row.name);
     uint32_t first_slot = (uint32_t)row.next_slot;
     uint64_t n_records = row.n_records;
-    for (size_t i = 0; i < batch->n_records && !status; i++)
-        status = write_record(batch, c, i, first_slot, &n_records, err);
-    for (size_t f = 0; f < batch->view->n_fields && !status; f++) {
-        if (!batch->columns[f].n_rows)
-            continue;
-        if (batch->is_bulk) {
-            status = write_extent(batch, c, f, first_slot, err);
-            wrote_extents = true;
-        } else {
-            status = write_tail(c, &batch->columns[f], first_slot, batch, err);
-        }
-    }
+    status = batch->is_bulk ? write_bulk(batch, c, first_slot, &n_records, err)
+                            : write_small(batch, c, first_slot, &n_records, err);
     if (!status)
         status = vdb_collection_set_counts(c, row.id, row.next_slot + batch->n_records, n_records,
                                            row.has_documents || batch->has_documents, err);
-    return status ? status : finish_batch(batch, transaction, first_slot, batch->n_records, wrote_extents, err);
+    return status ? status : finish_batch(batch, transaction, first_slot, batch->n_records, batch->is_bulk, err);
 }
 
 /* ------------------------------------------------------------------ put and insert */
