@@ -65,6 +65,9 @@ bool vdb_checked_page_is_good(const unsigned char *page, uint32_t number);
 /* Verify the page of a frame that was just read into `page` from `offset` of a WAL. */
 int vdb_checked_verify_frame(struct checked_file *wal, const unsigned char *page, sqlite3_int64 offset);
 
+/* Pages that the last commit left the database with, as the WAL's index says; 0: it does not say. */
+uint32_t vdb_checked_committed_pages(const struct checked_file *main);
+
 /* What the WAL's index says: committed frames, and salt-2. False when it is not mapped. */
 bool vdb_checked_index(const struct checked_file *main, uint32_t *n_frames, uint32_t *salt2);
 

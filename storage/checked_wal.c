@@ -26,6 +26,7 @@
 
 #define MAGIC 0x377f0682u /* the low bit: sums over big-endian words */
 #define INDEX_MX_FRAME 16 /* offsets in the header of the WAL's index, in native byte order ... */
+#define INDEX_N_PAGES 20
 #define INDEX_BIG_ENDIAN 13
 #define INDEX_SALT_1 32 /* ... the salts as they are in the file */
 #define FRAMES_PER_READ 16
@@ -86,6 +87,11 @@ static uint32_t index_salt(const struct checked_file *main, int i)
     unsigned char bytes[4];
     memcpy(bytes, &word, sizeof bytes);
     return load_big(bytes);
+}
+
+uint32_t vdb_checked_committed_pages(const struct checked_file *main)
+{
+    return main->index ? index_word(main, INDEX_N_PAGES) : 0;
 }
 
 bool vdb_checked_index(const struct checked_file *main, uint32_t *n_frames, uint32_t *salt2)
