@@ -44,10 +44,6 @@ CC := clang-14
 SANFLAGS := -fsanitize=address,undefined,fuzzer-no-link -fno-sanitize-recover=undefined
 else ifneq ($(filter thread undefined,$(SAN)),)
 SANFLAGS := -fsanitize=$(SAN) -fno-sanitize-recover=undefined -fno-omit-frame-pointer
-ifeq ($(SAN),thread)
-# It does not understand fences, and gcc says so: there is one, where SQLite asks for a barrier.
-WARNINGS += -Wno-tsan
-endif
 else
 $(error SAN is address, thread, undefined or fuzzer, not "$(SAN)")
 endif
