@@ -237,7 +237,11 @@ $B/tests/kernels_alone: $(NEON_SRC:%.c=$B/%.o)
 
 BENCHES_RUN = $(if $(BENCH),$(BENCH:%=$B/bench/bench_%),$(BENCHES))
 bench: $(BENCHES_RUN) $B/vecdb-cli ## run the benchmarks, one after another (data: ../shared/data or VECDB_DATA)
-	@for program in $(BENCHES_RUN); do echo "== $$program"; $$program || exit 1; done
+	@scratch=$$(mktemp -d -p $(OUT)) && trap 'rm -rf "$$scratch"' EXIT && for program in $(BENCHES_RUN); do \
+	    echo "== $$program"; \
+	    case $$program in *bench_commit) mkdir "$$scratch/commit"; set -- "$$scratch/commit" ;; *) set -- ;; esac; \
+	    $$program "$$@" || exit 1; \
+	done
 
 format: ## lay out the sources with clang-format-14
 	clang-format-14 -i $$(git ls-files '*.c' '*.h')
