@@ -41,7 +41,8 @@ int vdb_buffer_reserve(struct vdb_buffer *buffer, size_t n_more, vecdb_error *er
 
 /* Working memory of the codec: zstd's contexts and scratch space, made when first needed and kept
  * from call to call. (Made anew for each page they cost 9 us of a decode that takes 15, and 13 us of
- * an encode: bench_codec.) One thread at a time. */
+ * an encode: bench_codec.) It also remembers whether planes paid: one for each sequence of pages that are
+ * encoded. One thread at a time. */
 struct vdb_coder;
 int vdb_coder_new(struct vdb_memory *memory, struct vdb_coder **coder, vecdb_error *err);
 void vdb_coder_free(struct vdb_coder *coder); /* NULL is allowed */

@@ -10,6 +10,11 @@
  *   3. Planes of that type, if the page is then smaller (max), or smaller by the factor below (auto).
  * A page is never longer than its raw form.
  *
+ * Under auto a page that planes did not make small enough speaks for those behind it: the coder then
+ * tries every 16th page only, until one is. The vectors of a field are alike, and to find in vain that
+ * they do not compress takes several times as long as the rest of a page. It costs at most 15 pages that could
+ * have been smaller wherever data changes its nature. The same rows through one writer still make the same bytes.
+ *
  * AUTO_GAIN: planes must be decoded into the cache and are not scored in place, which is worth it when
  * a search reads from a disk and not otherwise. Float embeddings never reach 1.3 (1.15-1.2 over their
  * narrow form), sparse images do easily (4.7), SIFT's bytes just so (bench_codec).
@@ -318,8 +323,10 @@ int vdb_page_encode(struct vdb_coder *coder, const struct vdb_page_rows *rows, s
         memcpy(page + layout.header_bytes, rows->rows, raw_bytes);
     else
         narrow(rows->type, layout.stored_type, rows->rows, n_values, page + layout.header_bytes);
-    if (rows->compression == VECDB_COMPRESSION_MAX || (may_shrink && rows->type != VECDB_BIT))
-        try_planes(coder, &layout, rows->compression == VECDB_COMPRESSION_MAX ? 1 : AUTO_GAIN, page);
+    if (rows->compression == VECDB_COMPRESSION_MAX)
+        try_planes(coder, &layout, 1, page);
+    else if (may_shrink && rows->type != VECDB_BIT && vdb_coder_tries_planes(coder))
+        vdb_coder_tried_planes(coder, try_planes(coder, &layout, AUTO_GAIN, page));
     write_header(rows, &layout, page);
     size_t n_bytes = layout.header_bytes + layout.body_bytes;
     vdb_store_u64(page + PAGE_AT_CHECK, vdb_check_sum(page + 8, n_bytes - 8));

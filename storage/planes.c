@@ -23,6 +23,7 @@
 #include "base/error.h"
 
 #define ZSTD_LEVEL 1
+#define TRY_EVERY 16 /* pages, after one that planes did not make small enough: see page_encode.c */
 
 struct vdb_coder {
     struct vdb_memory *memory;
@@ -30,6 +31,7 @@ struct vdb_coder {
     ZSTD_DCtx *expander;
     unsigned char *scratch;
     size_t scratch_bytes;
+    uint32_t n_untried; /* pages to come that AUTO does not try planes on */
 };
 
 int vdb_coder_new(struct vdb_memory *memory, struct vdb_coder **coder, vecdb_error *err)
@@ -60,6 +62,19 @@ unsigned char *vdb_coder_scratch(struct vdb_coder *coder, size_t n_bytes)
     coder->scratch = vdb_alloc_aligned(coder->memory, n_bytes);
     coder->scratch_bytes = coder->scratch ? n_bytes : 0;
     return coder->scratch;
+}
+
+bool vdb_coder_tries_planes(struct vdb_coder *coder)
+{
+    if (!coder->n_untried)
+        return true;
+    coder->n_untried--;
+    return false;
+}
+
+void vdb_coder_tried_planes(struct vdb_coder *coder, bool gained)
+{
+    coder->n_untried = gained ? 0 : TRY_EVERY - 1;
 }
 
 /* ---- vectors of 16 bytes. Typedefs, because there is no other way to write a cast to one. */

@@ -10,6 +10,10 @@
 /* Scratch space of at least n bytes, 64-byte aligned, valid until the next call; NULL: no memory. */
 unsigned char *vdb_coder_scratch(struct vdb_coder *coder, size_t n_bytes);
 
+/* Whether AUTO should try planes on the page to come, and what came of it when it did: see page_encode.c. */
+bool vdb_coder_tries_planes(struct vdb_coder *coder);
+void vdb_coder_tried_planes(struct vdb_coder *coder, bool gained);
+
 /* Plane p of `values` goes to planes + p * n. `width`, the bytes of a value, is 1, 2 or 4; values of
  * more than one byte are floating-point, and their signs are rotated. */
 void vdb_planes_split(const void *values, size_t n, unsigned width, unsigned char *planes);

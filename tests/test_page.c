@@ -410,6 +410,39 @@ TEST(pages_follow_each_other_at_multiples_of_64_with_zeros_between)
     end(&sample);
 }
 
+/* One more page of 100 rows, by the sample's coder: its codec. */
+static int codec_of_next(struct sample *sample, const float *values, int compression)
+{
+    struct vdb_page_rows rows = sample->rows;
+    struct vdb_page page;
+    rows.rows = values;
+    rows.compression = compression;
+    sample->buffer.n_bytes = 0;
+    CHECK_OK(err, vdb_page_encode(sample->coder, &rows, &sample->buffer, &err));
+    CHECK_OK(err, vdb_page_parse(sample->buffer.bytes, sample->buffer.n_bytes, rows.type, rows.dimension, true, &page,
+                                 &err));
+    return page.codec;
+}
+
+TEST(after_a_page_that_planes_did_not_shrink_auto_tries_every_sixteenth_until_one_does)
+{
+    begin();
+    struct sample sample;
+    static float same[100 * 16];
+    for (size_t i = 0; i < 100 * 16; i++)
+        same[i] = 0.1f;
+    encode(&sample, VECDB_F32, 16, NOISE, VECDB_COMPRESSION_AUTO, 100, 0);
+    for (int round = 0; round < 2; round++) {
+        for (int i = 1; i < 16; i++)
+            CHECK_INT(codec_of_next(&sample, same, VECDB_COMPRESSION_AUTO), VDB_CODEC_RAW);
+        CHECK_INT(codec_of_next(&sample, same, VECDB_COMPRESSION_MAX), VDB_CODEC_PLANES);
+        for (int i = 0; i < 40; i++)
+            CHECK_INT(codec_of_next(&sample, same, VECDB_COMPRESSION_AUTO), VDB_CODEC_PLANES);
+        CHECK_INT(codec_of_next(&sample, sample.rows.rows, VECDB_COMPRESSION_AUTO), VDB_CODEC_RAW);
+    }
+    end(&sample);
+}
+
 /* ---- every allocation fails once */
 TEST(every_failing_allocation_is_an_error_or_a_larger_page)
 {
