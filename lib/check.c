@@ -182,8 +182,8 @@ static int check_catalog(struct check *check, struct check_list *list, vecdb_err
     uint64_t sequence;
     snprintf(check->file, sizeof check->file, "catalog.sqlite");
     int status = absorb(check, vdb_catalog_check(db->catalog, tell, check, err), err);
-    if (status)
-        return status;
+    if (status || check->n_problems)
+        return status; /* what a damaged catalog says about the rest is not worth comparing */
     status = absorb(check, vdb_read_begin(db->catalog, &c, &sequence, err), err);
     if (status || check->n_problems)
         return status;
