@@ -64,8 +64,8 @@ struct setting {
     const char *reads_as;
 };
 
-static int set_one(struct vdb_connection *connection, const char *name, const char *value, const char *reads_as,
-                   vecdb_error *err)
+static int set_and_read(struct vdb_connection *connection, const char *name, const char *value, const char *reads_as,
+                        vecdb_error *err)
 {
     char sql[64];
     snprintf(sql, sizeof sql, value ? "PRAGMA %s = %s" : "PRAGMA %s", name, value);
@@ -84,6 +84,14 @@ static int set_one(struct vdb_connection *connection, const char *name, const ch
                       found ? found : "nothing", reads_as);
     sqlite3_finalize(statement);
     return rc;
+}
+
+/* A pragma for which there is no memory may do nothing and say nothing: a second time it does. */
+static int set_one(struct vdb_connection *connection, const char *name, const char *value, const char *reads_as,
+                   vecdb_error *err)
+{
+    int rc = set_and_read(connection, name, value, reads_as, err);
+    return rc == VECDB_UNSUPPORTED ? set_and_read(connection, name, value, reads_as, err) : rc;
 }
 
 /* What does not depend on the file. */
@@ -383,13 +391,15 @@ static int make_in_gate(struct vdb_catalog *catalog, const char *schema, vecdb_e
 /* True: there is a main file with bytes in it. */
 static bool has_content(const char *path, const char *suffix, struct vdb_memory *memory)
 {
-    size_t n = strlen(path) + strlen(suffix) + 1;
-    char *name = vdb_alloc(memory, n);
     struct stat status;
-    if (!name)
-        return true; /* the open itself will tell */
-    snprintf(name, n, "%s%s", path, suffix);
-    bool content = !stat(name, &status) && status.st_size > 0;
+    char *name = NULL;
+    if (*suffix) {
+        size_t n = strlen(path) + strlen(suffix) + 1;
+        if (!(name = vdb_alloc(memory, n)))
+            return true; /* the open itself will tell */
+        snprintf(name, n, "%s%s", path, suffix);
+    }
+    bool content = !stat(name ? name : path, &status) && status.st_size > 0;
     vdb_free(memory, name);
     return content;
 }

@@ -179,15 +179,14 @@ static int file_read(sqlite3_file *self, void *bytes, int n_bytes, sqlite3_int64
     int rc = vdb_checked_fault(file->checked, VDB_IO_READ, file->name, SQLITE_IOERR_READ);
     if (rc)
         return rc;
-    rc = file->inner->pMethods->xRead(file->inner, bytes, n_bytes, offset);
+    if (file->kind == FILE_WAL && n_bytes == PAGE_BYTES)
+        rc = vdb_checked_read_page(file, bytes, offset);
+    else
+        rc = file->inner->pMethods->xRead(file->inner, bytes, n_bytes, offset);
     if (rc && rc != SQLITE_IOERR_SHORT_READ)
         return rc;
     atomic_fetch_add_explicit(&file->checked->n_read, (uint64_t)n_bytes, memory_order_relaxed);
-    if (file->kind == FILE_MAIN)
-        return verify_main(file, bytes, n_bytes, offset, rc);
-    if (file->kind == FILE_WAL && rc == SQLITE_OK && n_bytes == PAGE_BYTES)
-        return vdb_checked_verify_frame(file, bytes, offset);
-    return rc;
+    return file->kind == FILE_MAIN ? verify_main(file, bytes, n_bytes, offset, rc) : rc;
 }
 
 static int file_write(sqlite3_file *self, const void *bytes, int n_bytes, sqlite3_int64 offset)
@@ -236,8 +235,9 @@ static int file_sync(sqlite3_file *self, int flags)
         rc = file->inner->pMethods->xSync(file->inner, flags);
     if (!rc && file->in_checkpoint) {
         /* Complete: SQLite syncs the main file when all frames are copied, then forgets the WAL. */
-        if (vdb_state_clear_mark(file->checked->state, NULL))
-            return SQLITE_IOERR_FSYNC;
+        int status = vdb_state_clear_mark(file->checked->state, NULL);
+        if (status)
+            return status == VECDB_FULL ? SQLITE_FULL : SQLITE_IOERR_FSYNC;
         file->in_checkpoint = false;
     }
     return rc;
@@ -380,7 +380,8 @@ static int vfs_open(sqlite3_vfs *vfs, const char *name, sqlite3_file *self, int 
     int rc = vdb_checked_fault(checked, VDB_IO_OPEN, name, SQLITE_CANTOPEN);
     if (rc)
         return rc;
-    if (file->kind != FILE_OTHER && !(file->page = vdb_alloc(checked->memory, PAGE_BYTES)))
+    size_t copy_bytes = file->kind == FILE_WAL ? 2 * FRAME_BYTES - 16 : PAGE_BYTES;
+    if (file->kind != FILE_OTHER && !(file->page = vdb_alloc(checked->memory, copy_bytes)))
         return SQLITE_NOMEM;
     if (file->kind == FILE_MAIN)
         file->is_catalog = checked->path && !strcmp(name, checked->path);
