@@ -123,8 +123,6 @@ TOOL void remove_database(const char *directory)
 TOOL void keep_one(void *context, const char *path, const char *name)
 {
     struct kept_files *kept = context;
-    if (!strcmp(name, "catalog.sqlite-shm"))
-        return; /* what processes share while they run; not a file of the format */
     CHECK(kept->n < MOST_FILES && strlen(name) < sizeof kept->files[0].name);
     struct kept_file *file = &kept->files[kept->n++];
     snprintf(file->name, sizeof file->name, "%s", name);
