@@ -114,6 +114,9 @@ static int copy_options(vecdb_options *to, const vecdb_options *from, vecdb_erro
     if (to->threads < VECDB_THREADS_NONE || to->threads > 1024)
         return vdb_fail(err, VECDB_INVALID, "vecdb_options.threads is %d; it takes 0 to 1024, or VECDB_THREADS_NONE",
                         to->threads);
+    if (to->busy_timeout_ms < VECDB_NO_WAIT)
+        return vdb_fail(err, VECDB_INVALID, "vecdb_options.busy_timeout_ms is %d; it takes 0 up, or VECDB_NO_WAIT",
+                        to->busy_timeout_ms);
     const vecdb_allocator *a = &to->allocator;
     if ((a->allocate || a->reallocate || a->release) && !(a->allocate && a->reallocate && a->release))
         return vdb_fail(err, VECDB_INVALID, "vecdb_options.allocator needs all three functions, or none");
