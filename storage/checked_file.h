@@ -51,7 +51,7 @@ struct checked_file {
     int fault;                  /* which SQLITE_IOERR_* or SQLITE_FULL to answer then */
     const volatile void *index; /* kind MAIN: region 0 of the WAL's index, when it is mapped */
     struct checked_file *main;  /* kind WAL: the main file of the same connection */
-    unsigned char *page;        /* kinds MAIN and WAL: PAGE_BYTES for copies */
+    unsigned char *page;        /* for copies. Kind MAIN: PAGE_BYTES; WAL: two frames less 16 bytes */
 };
 
 /* Note a sentence ("catalog.sqlite: " is put in front of it) and return SQLITE_IOERR_DATA. */
@@ -62,8 +62,8 @@ int vdb_checked_fault(struct vdb_checked *checked, enum vdb_io_op op, const char
 
 bool vdb_checked_page_is_good(const unsigned char *page, uint32_t number);
 
-/* Verify the page of a frame that was just read into `page` from `offset` of a WAL. */
-int vdb_checked_verify_frame(struct checked_file *wal, const unsigned char *page, sqlite3_int64 offset);
+/* Read PAGE_BYTES from `offset` of a WAL, and verify them when they are the page of a committed frame. */
+int vdb_checked_read_page(struct checked_file *wal, unsigned char *page, sqlite3_int64 offset);
 
 /* Pages that the last commit left the database with, as the WAL's index says; 0: it does not say. */
 uint32_t vdb_checked_committed_pages(const struct checked_file *main);
