@@ -131,7 +131,7 @@ static int check_metadata(struct batch *batch, struct vdb_connection *c, const c
     int status = vdb_check_text(where, "metadata", record->metadata, record->metadata_length, &length, err);
     if (status || (status = vdb_json_check(c, record->metadata, length, &is_object, err)))
         return status;
-    if (!is_object)
+    if (!is_object || memchr(record->metadata, 0, length)) /* SQLite ends at a NUL, and takes what is before it */
         return vdb_fail(err, VECDB_INVALID,
                         "%s: the metadata is not a JSON object such as {\"year\": 2024} (or is nested too deeply)",
                         where);
@@ -151,6 +151,9 @@ static int add_record(struct batch *batch, struct vdb_connection *c, size_t i, v
         status = vdb_check_text(where, "text", record->text, record->text_length, &batch->text_lengths[i], err);
     if (!status && (record->reserved[0] || record->reserved[1]))
         status = vdb_fail(err, VECDB_INVALID, "%s: vecdb_record.reserved must be zero", where);
+    if (!status && record->n_vectors && !record->vectors)
+        status = vdb_fail(err, VECDB_INVALID, "%s: %zu vectors are announced, but the pointer to them is NULL", where,
+                          record->n_vectors);
     batch->has_documents |= record->metadata || record->text;
     return status ? status : add_vectors(batch, where, i, err);
 }
