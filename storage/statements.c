@@ -12,6 +12,7 @@
  *   2. A statement in use (stepped, not yet reset) is never dropped to make room. One that is handed
  *      out has the newest turn, so it is the last to be dropped anyhow.
  */
+#include <errno.h>
 #include <stdio.h>
 
 #include "base/error.h"
@@ -228,6 +229,8 @@ int vdb_fail_sqlite(vecdb_error *err, struct vdb_connection *connection, const c
         return vdb_fail(err, VECDB_BUSY, "%s: catalog.sqlite is locked by another program; try again", what);
     int os_error = sqlite3_system_errno(connection->sqlite);
     int status = code == SQLITE_OK ? VECDB_INTERNAL : status_of(code);
+    if (status == VECDB_IO && (os_error == ENOSPC || os_error == EDQUOT))
+        status = VECDB_FULL; /* SQLite says so of writes only, not when it makes room for the WAL's index */
     vdb_fail(err, status, "%s: catalog.sqlite: %s (SQLite %d)", what, sqlite3_errmsg(connection->sqlite), code);
     if (err && (status == VECDB_IO || status == VECDB_FULL))
         err->os_error = os_error;
