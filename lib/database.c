@@ -81,7 +81,7 @@ int vdb_database_check_writable(const vecdb *db, vecdb_error *err)
 {
     int status = vdb_database_check(db, err);
     if (!status && db->is_readonly)
-        status = vdb_fail(err, VECDB_READONLY, "%s was opened read-only", db->path);
+        status = vdb_fail(err, VECDB_READONLY, "%s was opened read-only, or lies where it cannot be written", db->path);
     return status;
 }
 
@@ -198,6 +198,7 @@ static int open_parts(vecdb *db, const struct vdb_io_hook *hook, vecdb_error *er
     if ((status = vdb_catalog_open(&catalog, &db->catalog, err)))
         return status;
     db->state = vdb_catalog_state(db->catalog);
+    db->is_readonly |= !vdb_state_writable(db->state);
     if ((status = vdb_cache_new(&db->memory, db->options.memory_bytes / 2, &db->cache, err)))
         return status;
     int threads = db->options.threads == VECDB_THREADS_NONE ? 1 : db->options.threads;
