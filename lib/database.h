@@ -54,6 +54,7 @@ struct vecdb_collection {
     struct vdb_view *view;  /* the current one; NULL: none yet */
     uint64_t view_word;     /* the word of `state` it is known to be current at */
     uint64_t view_sequence; /* the number of the state it shows */
+    _Atomic uint64_t n_dead_left; /* dead slots that the last look at the files left */
     struct vdb_keys keys;
 };
 
@@ -182,7 +183,7 @@ int vdb_compact_dead(vecdb_collection *collection, vecdb_error *err);
 
 /* A view was made: is there enough in its tails to be packed? Then wake the worker, or note it for
  * vdb_maintain_inline. */
-void vdb_maintain_notice(vecdb *db, const struct vdb_view *view);
+void vdb_maintain_notice(vecdb_collection *collection, const struct vdb_view *view);
 /* At the end of a writing call, for handles without a background thread. */
 void vdb_maintain_inline(vecdb *db);
 void vdb_maintain_stop(vecdb *db); /* end the background thread */

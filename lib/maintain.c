@@ -31,13 +31,27 @@ static bool is_due(const struct vdb_view *view)
     return false;
 }
 
-/* Enough dead slots for a look at the files? */
-static bool may_have_garbage(const struct vdb_view *view)
+/* Enough dead slots for a look at the files, and enough since the last? That one may have left many:
+ * in a file that is too small to be rewritten, or spread over files of which none is bad enough. */
+static bool may_have_garbage(vecdb_collection *collection, const struct vdb_view *view)
 {
-    uint64_t n_dead = vdb_slots_count(view->dead->set), n_rows = 0;
+    uint64_t n_dead = vdb_slots_count(view->dead->set), n_left = atomic_load(&collection->n_dead_left);
+    if (n_dead <= VDB_TAIL_LIMIT_ROWS || (n_dead >= n_left && n_dead - n_left <= VDB_TAIL_LIMIT_ROWS))
+        return false;
+    bool is_worth_it = !view->n_fields;
     for (size_t f = 0; f < view->n_fields; f++)
-        n_rows += view->fields[f].n_paged_rows;
-    return n_dead > VDB_TAIL_LIMIT_ROWS && n_dead * 3 > n_rows;
+        is_worth_it |= n_dead * 3 > view->fields[f].n_paged_rows;
+    return is_worth_it;
+}
+
+static void note_what_is_left(vecdb_collection *collection)
+{
+    struct vdb_view *view;
+    uint64_t sequence;
+    if (vdb_view_acquire(collection, &view, NULL, &sequence, NULL))
+        return;
+    atomic_store(&collection->n_dead_left, vdb_slots_count(view->dead->set));
+    vdb_view_release(view);
 }
 
 static int maintain_collection(vecdb_collection *collection, struct vdb_stop *stop, vecdb_error *err)
@@ -47,15 +61,17 @@ static int maintain_collection(vecdb_collection *collection, struct vdb_stop *st
     int status = vdb_view_acquire(collection, &view, NULL, &sequence, err);
     if (status)
         return status == VECDB_NOT_FOUND ? VECDB_OK : status; /* dropped */
-    bool must_pack = is_due(view), may_compact = may_have_garbage(view), done = false;
+    bool must_pack = is_due(view), may_compact = may_have_garbage(collection, view), done = may_compact;
     vdb_view_release(view);
     if (must_pack || may_compact)
         status = vdb_pack(collection, err);
-    if (!status && may_compact)
+    while (!status && done)
         status = vdb_compact_file(collection, BACKGROUND_GARBAGE, BACKGROUND_MIN_BYTES, stop, &done, err);
     if (!status && may_compact)
         status = vdb_compact_dead(collection, err);
-    return status;
+    if (!status && may_compact)
+        note_what_is_left(collection);
+    return status == VECDB_NOT_FOUND ? VECDB_OK : status; /* dropped meanwhile */
 }
 
 static vecdb_collection *first_collection(vecdb *db)
@@ -121,11 +137,17 @@ static void start_worker(vecdb *db)
     pthread_sigmask(SIG_SETMASK, &old, NULL);
 }
 
-void vdb_maintain_notice(vecdb *db, const struct vdb_view *view)
+void vdb_maintain_notice(vecdb_collection *collection, const struct vdb_view *view)
 {
-    if (db->is_readonly || (!is_due(view) && !may_have_garbage(view)))
+    vecdb *db = collection->db;
+    if (db->is_readonly || (!is_due(view) && !may_have_garbage(collection, view)))
         return;
     pthread_mutex_lock(&db->worker_lock);
+    if (db->has_worker && pthread_equal(db->worker, pthread_self())) {
+        /* The worker's own views: work that failed, or left something, would be done again at once, for ever. */
+        pthread_mutex_unlock(&db->worker_lock);
+        return;
+    }
     db->has_work = true;
     if (db->options.threads != VECDB_THREADS_NONE && !db->worker_ends) {
         if (!db->has_worker)

@@ -149,7 +149,7 @@ int vdb_view_acquire(vecdb_collection *collection, struct vdb_view **view, struc
             *err = own;
         return status;
     }
-    vdb_maintain_notice(db, *view);
+    vdb_maintain_notice(collection, *view);
     if (c)
         *c = connection;
     else
