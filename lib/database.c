@@ -193,6 +193,8 @@ static int open_parts(vecdb *db, const struct vdb_io_hook *hook, vecdb_error *er
                                           .busy_timeout_ms = db->options.busy_timeout_ms,
                                           .hook = hook,
                                           .schema = vdb_catalog_schema,
+                                          .defer_checkpoint = vdb_maintain_defer_checkpoint,
+                                          .defer_context = db,
                                           .log = db->options.log,
                                           .log_context = db->options.log_context};
     if ((status = vdb_catalog_open(&catalog, &db->catalog, err)))

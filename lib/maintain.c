@@ -5,9 +5,9 @@
  * A handle with threads has one worker. It starts when there is first something to do, sleeps until it
  * is told of more, tries to become the maintainer (another process may be; then it leaves the work to
  * that one, or to the next notice), packs the tails that have reached their limit, and rewrites the
- * file with the most garbage when that is a third of it. A handle without threads does the same at the
- * end of a writing call. Errors are kept for vecdb_background_error and logged; the work is tried
- * again with the next notice.
+ * file with the most garbage when that is a third of it. It also makes the checkpoints that commits
+ * leave to it. A handle without threads does the same at the end of a writing call. Errors are kept
+ * for vecdb_background_error and logged; the work is tried again with the next notice.
  */
 #include "database.h"
 
@@ -107,6 +107,17 @@ static void maintain(vecdb *db)
     vdb_append_end(db);
 }
 
+/* A checkpoint that finds readers in its way is tried again after the next commits. */
+static void checkpoint(vecdb *db)
+{
+    vecdb_error err = VECDB_ERROR_INIT;
+    int status = vdb_catalog_checkpoint(db->catalog, false, &err);
+    if (status) {
+        err.status = status;
+        keep_error(db, &err);
+    }
+}
+
 /* ------------------------------------------------------------------ the worker */
 
 static void *work(void *context)
@@ -114,13 +125,17 @@ static void *work(void *context)
     vecdb *db = context;
     pthread_mutex_lock(&db->worker_lock);
     for (;;) {
-        while (!db->has_work && !db->worker_ends)
+        while (!db->has_work && !db->has_checkpoint && !db->worker_ends)
             pthread_cond_wait(&db->worker_wakes, &db->worker_lock);
         if (db->worker_ends)
             break;
-        db->has_work = false;
+        bool has_work = db->has_work, has_checkpoint = db->has_checkpoint;
+        db->has_work = db->has_checkpoint = false;
         pthread_mutex_unlock(&db->worker_lock);
-        maintain(db);
+        if (has_checkpoint)
+            checkpoint(db);
+        if (has_work)
+            maintain(db);
         pthread_mutex_lock(&db->worker_lock);
     }
     pthread_mutex_unlock(&db->worker_lock);
@@ -137,24 +152,40 @@ static void start_worker(vecdb *db)
     pthread_sigmask(SIG_SETMASK, &old, NULL);
 }
 
+/* Under worker_lock. False: there is no worker. */
+static bool wake_worker(vecdb *db)
+{
+    if (db->options.threads == VECDB_THREADS_NONE || db->worker_ends)
+        return false;
+    if (!db->has_worker)
+        start_worker(db);
+    pthread_cond_signal(&db->worker_wakes);
+    return db->has_worker;
+}
+
 void vdb_maintain_notice(vecdb_collection *collection, const struct vdb_view *view)
 {
     vecdb *db = collection->db;
     if (db->is_readonly || (!is_due(view) && !may_have_garbage(collection, view)))
         return;
     pthread_mutex_lock(&db->worker_lock);
-    if (db->has_worker && pthread_equal(db->worker, pthread_self())) {
-        /* The worker's own views: work that failed, or left something, would be done again at once, for ever. */
-        pthread_mutex_unlock(&db->worker_lock);
-        return;
-    }
-    db->has_work = true;
-    if (db->options.threads != VECDB_THREADS_NONE && !db->worker_ends) {
-        if (!db->has_worker)
-            start_worker(db);
-        pthread_cond_signal(&db->worker_wakes);
+    /* Not for the worker's own views: work that failed, or left something, would be done again at once,
+     * for ever. */
+    if (!db->has_worker || !pthread_equal(db->worker, pthread_self())) {
+        db->has_work = true;
+        wake_worker(db);
     }
     pthread_mutex_unlock(&db->worker_lock);
+}
+
+bool vdb_maintain_defer_checkpoint(void *context)
+{
+    vecdb *db = context;
+    pthread_mutex_lock(&db->worker_lock);
+    bool is_deferred = wake_worker(db);
+    db->has_checkpoint |= is_deferred;
+    pthread_mutex_unlock(&db->worker_lock);
+    return is_deferred;
 }
 
 void vdb_maintain_inline(vecdb *db)

@@ -553,6 +553,8 @@ int vdb_catalog_open(const struct vdb_catalog_options *options, struct vdb_catal
     catalog->hook = options->hook;
     catalog->log = options->log;
     catalog->log_context = options->log_context;
+    catalog->defer_checkpoint = options->defer_checkpoint;
+    catalog->defer_context = options->defer_context;
     catalog->in_memory = !options->directory;
     catalog->readonly = options->readonly;
     catalog->durable = options->durable;

@@ -109,7 +109,7 @@ static bool before_the_wal(const struct checked_file *file)
 {
     int exists = 0;
     sqlite3_vfs *base = file->checked->base;
-    return !file->index && file->name &&
+    return !file->wal_seen && file->name &&
            base->xAccess(base, sqlite3_filename_wal(file->name), SQLITE_ACCESS_EXISTS, &exists) == SQLITE_OK && exists;
 }
 
@@ -310,8 +310,11 @@ static int file_shm_map(sqlite3_file *self, int region, int n_bytes, int extend,
         return rc;
     }
     rc = file->inner->pMethods->xShmMap(file->inner, region, n_bytes, extend, at);
-    if (region == 0)
+    if (region == 0) {
         file->index = *at;
+        /* READONLY without a region: SQLite goes on with an index in memory of its own. */
+        file->wal_seen |= rc == SQLITE_OK || (rc & 0xff) == SQLITE_READONLY;
+    }
     return rc;
 }
 
@@ -335,6 +338,7 @@ static int file_shm_unmap(sqlite3_file *self, int remove)
 {
     struct checked_file *file = checked_of(self);
     file->index = NULL;
+    file->wal_seen = false;
     return file->inner->pMethods->xShmUnmap(file->inner, remove);
 }
 

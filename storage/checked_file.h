@@ -49,6 +49,7 @@ struct checked_file {
     bool in_checkpoint;         /* from SQLITE_FCNTL_CKPT_START to the sync that completes it */
     bool mark_failed;           /* the mark could not be set: nothing may be copied */
     int fault;                  /* which SQLITE_IOERR_* or SQLITE_FULL to answer then */
+    bool wal_seen;              /* kind MAIN: SQLite has looked into the WAL, with or without `index` */
     const volatile void *index; /* kind MAIN: region 0 of the WAL's index, when it is mapped */
     struct checked_file *main;  /* kind WAL: the main file of the same connection */
     unsigned char *page;        /* for copies. Kind MAIN: PAGE_BYTES; WAL: two frames less 16 bytes */

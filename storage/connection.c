@@ -290,6 +290,12 @@ bool vdb_catalog_truncate_wal(struct vdb_catalog *catalog, int busy_ms)
     return true;
 }
 
+static bool is_deferred(const struct vdb_catalog *catalog)
+{
+    return catalog->defer_checkpoint && catalog->n_frames < 2 * catalog->next_checkpoint &&
+           catalog->defer_checkpoint(catalog->defer_context);
+}
+
 int vdb_write_commit(struct vdb_connection *connection, vecdb_error *err)
 {
     struct vdb_catalog *catalog = connection->catalog;
@@ -307,7 +313,7 @@ int vdb_write_commit(struct vdb_connection *connection, vecdb_error *err)
     vdb_state_raise(catalog->state, catalog->writer_sequence);
     if (!catalog->next_checkpoint)
         catalog->next_checkpoint = CHECKPOINT_FRAMES;
-    if (catalog->n_frames >= catalog->next_checkpoint)
+    if (catalog->n_frames >= catalog->next_checkpoint && !is_deferred(catalog))
         vdb_catalog_truncate_wal(catalog, CHECKPOINT_BUSY_MS);
     vdb_state_unlock_gate(catalog->state);
     return VECDB_OK;

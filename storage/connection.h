@@ -12,7 +12,8 @@
  *   3. the caller's statements; what they name in vector files has been synced before
  *   4. UPDATE the sequence number; COMMIT (fsync of the WAL with full durability)
  *   5. raise the numbers in `state` (without full durability, only the visible one)
- *   6. when the WAL has 2,000 frames: TRUNCATE checkpoint, with a busy limit of 50 ms
+ *   6. when the WAL has 2,000 frames: TRUNCATE checkpoint, with a busy limit of 50 ms; or another
+ *      thread does that, in the gate like a writer (an import is a fifth faster so)
  *   7. open the gate
  * synchronous=FULL (or NORMAL), wal_autocheckpoint=0, PERSIST_WAL, mmap_size=0, page_size 4096 with 8
  * reserved bytes, auto_vacuum=INCREMENTAL, secure_delete=OFF, cell_size_check=ON, trusted_schema=OFF,
@@ -44,6 +45,10 @@ struct vdb_catalog_options {
     int busy_timeout_ms;   /* < 0: do not wait */
     const struct vdb_io_hook *hook;
     const char *schema;    /* SQL that makes the tables of a new catalog */
+    /* Asked at step 6: true leaves the checkpoint to the caller, who calls vdb_catalog_checkpoint soon, in
+     * another thread. Not asked when the WAL has twice as many frames. May be NULL. */
+    bool (*defer_checkpoint)(void *context);
+    void *defer_context;
     vecdb_log_fn log;
     void *log_context;
 };

@@ -32,6 +32,8 @@ struct vdb_catalog {
     uint64_t writer_sequence; /* of the transaction that is open */
     int n_frames;             /* of the WAL after the last commit */
     int next_checkpoint;      /* frames */
+    bool (*defer_checkpoint)(void *context);
+    void *defer_context;
     bool written;             /* something was committed since the last complete checkpoint */
 
     pthread_mutex_t mutex; /* of what follows */

@@ -231,8 +231,10 @@ int vdb_fail_sqlite(vecdb_error *err, struct vdb_connection *connection, const c
     int status = code == SQLITE_OK ? VECDB_INTERNAL : status_of(code);
     if (status == VECDB_IO && (os_error == ENOSPC || os_error == EDQUOT))
         status = VECDB_FULL; /* SQLite says so of writes only, not when it makes room for the WAL's index */
+    if ((code & 0xff) == SQLITE_CANTOPEN && (os_error == EACCES || os_error == EPERM))
+        status = VECDB_DENIED;
     vdb_fail(err, status, "%s: catalog.sqlite: %s (SQLite %d)", what, sqlite3_errmsg(connection->sqlite), code);
-    if (err && (status == VECDB_IO || status == VECDB_FULL))
+    if (err && (status == VECDB_IO || status == VECDB_FULL || status == VECDB_DENIED))
         err->os_error = os_error;
     return status;
 }
