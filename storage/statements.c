@@ -233,7 +233,11 @@ int vdb_fail_sqlite(vecdb_error *err, struct vdb_connection *connection, const c
         status = VECDB_FULL; /* SQLite says so of writes only, not when it makes room for the WAL's index */
     if ((code & 0xff) == SQLITE_CANTOPEN && (os_error == EACCES || os_error == EPERM))
         status = VECDB_DENIED;
-    vdb_fail(err, status, "%s: catalog.sqlite: %s (SQLite %d)", what, sqlite3_errmsg(connection->sqlite), code);
+    if ((code & 0xff) == SQLITE_CANTOPEN && os_error == ENOENT && connection->catalog->readonly)
+        vdb_fail(err, status, "%s: catalog.sqlite-wal or catalog.sqlite-shm is missing, and cannot be made without "
+                 "writing; open the database once for writing", what);
+    else
+        vdb_fail(err, status, "%s: catalog.sqlite: %s (SQLite %d)", what, sqlite3_errmsg(connection->sqlite), code);
     if (err && (status == VECDB_IO || status == VECDB_FULL || status == VECDB_DENIED))
         err->os_error = os_error;
     return status;
