@@ -121,6 +121,31 @@ TEST(a_flipped_bit_in_the_main_file_beside_a_pending_log_is_an_error_or_harmless
     CHECK(flip_everywhere("catalog.sqlite", 61, true) > 0);
 }
 
+/* The shared memory of writers that are gone is there and empty of locks: SQLite then keeps an index of its own,
+ * and the shim never sees it. */
+TEST(a_first_page_that_no_frame_replaces_is_checked_beside_a_pending_log)
+{
+    make_database(60, 0);
+    pid_t child = fork();
+    if (!child) {
+        vecdb_error err = VECDB_ERROR_INIT;
+        struct vdb_catalog *catalog = open_catalog(test_directory());
+        CHECK_OK(err, commit_rows(catalog, 0, 0, 0, 0, &err)); /* the sequence number, on a page of its own */
+        _exit(0);
+    }
+    int status;
+    waitpid(child, &status, 0);
+    CHECK_INT(status, 0);
+    CHECK(load_file(test_path("catalog.sqlite-wal")).n > 0);
+    for (size_t at = 24; at < 4096; at += 97) {
+        vecdb_error err;
+        uint64_t digest;
+        flip_bit(test_path("catalog.sqlite"), at, (int)(at % 8));
+        CHECK_FAILS(err, VECDB_CORRUPT, "page 1", read_all(true, &digest, &err));
+        flip_bit(test_path("catalog.sqlite"), at, (int)(at % 8));
+    }
+}
+
 TEST(a_flipped_bit_in_a_pending_log_is_an_error)
 {
     make_database(60, 60);
