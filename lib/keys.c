@@ -58,12 +58,12 @@ static uint32_t slot_at(const uint32_t *slots, size_t stride, size_t i)
     return *(const uint32_t *)((const char *)slots + i * stride);
 }
 
-bool vdb_keys_get(struct vdb_keys *keys, const uint32_t *slots, size_t stride, size_t n, vecdb_key *out,
-                  struct vdb_arena *arena, uint32_t *missing, int *status, vecdb_error *err)
+/* Under the lock. */
+static bool copy_keys(const struct vdb_keys *keys, const uint32_t *slots, size_t stride, size_t n, vecdb_key *out,
+                      struct vdb_arena *arena, uint32_t *missing, int *status, vecdb_error *err)
 {
     bool is_complete = true;
     *status = VECDB_OK;
-    pthread_mutex_lock(&keys->lock);
     for (size_t i = 0; i < n && is_complete && !*status; i++) {
         uint32_t slot = slot_at(slots, stride, i);
         struct vdb_key_piece *piece = slot / PIECE_SLOTS < keys->n_pieces ? keys->pieces[slot / PIECE_SLOTS] : NULL;
@@ -80,6 +80,14 @@ bool vdb_keys_get(struct vdb_keys *keys, const uint32_t *slots, size_t stride, s
             out[i] = (vecdb_key){.text = text, .length = key->length};
         }
     }
+    return is_complete;
+}
+
+bool vdb_keys_get(struct vdb_keys *keys, const uint32_t *slots, size_t stride, size_t n, vecdb_key *out,
+                  struct vdb_arena *arena, uint32_t *missing, int *status, vecdb_error *err)
+{
+    pthread_mutex_lock(&keys->lock);
+    bool is_complete = copy_keys(keys, slots, stride, n, out, arena, missing, status, err);
     pthread_mutex_unlock(&keys->lock);
     return is_complete;
 }
@@ -137,10 +145,12 @@ static int add_key(void *context, const struct vdb_record_row *row)
     return VECDB_OK;
 }
 
-int vdb_keys_load(struct vdb_keys *keys, struct vdb_connection *c, uint64_t collection, const uint32_t *slots,
-                  size_t stride, size_t n, vecdb_error *err)
+bool vdb_keys_load(struct vdb_keys *keys, struct vdb_connection *c, uint64_t collection, const uint32_t *slots,
+                   size_t stride, size_t n, vecdb_key *out, struct vdb_arena *arena, uint32_t *missing, int *result,
+                   vecdb_error *err)
 {
     int status = VECDB_OK;
+    bool is_complete = true;
     pthread_mutex_lock(&keys->lock);
     if (keys->n_bytes > keys->limit_bytes)
         free_all(keys);
@@ -157,6 +167,10 @@ int vdb_keys_load(struct vdb_keys *keys, struct vdb_connection *c, uint64_t coll
         struct key_loader loader = {keys, piece, err};
         status = vdb_records_keys(c, collection, first, first + (PIECE_SLOTS - 1), add_key, &loader, err);
     }
+    /* Still under the lock: another thread's load may drop what this one has brought. */
+    if (!status)
+        is_complete = copy_keys(keys, slots, stride, n, out, arena, missing, &status, err);
     pthread_mutex_unlock(&keys->lock);
-    return status;
+    *result = status;
+    return is_complete;
 }

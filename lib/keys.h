@@ -38,8 +38,9 @@ void vdb_keys_clear(struct vdb_keys *keys);
 bool vdb_keys_get(struct vdb_keys *keys, const uint32_t *slots, size_t stride, size_t n, vecdb_key *out,
                   struct vdb_arena *arena, uint32_t *missing, int *status, vecdb_error *err);
 
-/* Load the pieces of these slots from the catalog. */
-int vdb_keys_load(struct vdb_keys *keys, struct vdb_connection *c, uint64_t collection, const uint32_t *slots,
-                  size_t stride, size_t n, vecdb_error *err);
+/* The same, with the pieces of these slots loaded from the catalog. */
+bool vdb_keys_load(struct vdb_keys *keys, struct vdb_connection *c, uint64_t collection, const uint32_t *slots,
+                   size_t stride, size_t n, vecdb_key *out, struct vdb_arena *arena, uint32_t *missing, int *status,
+                   vecdb_error *err);
 
 #endif

@@ -156,15 +156,19 @@ static int find_keys(struct search *search, const struct vdb_hit *hits, size_t n
     if (!n || vdb_keys_get(column, &hits[0].slot, sizeof *hits, n, keys, arena, &missing, &status, err))
         return n ? status : VECDB_OK;
     struct vdb_connection *c = search->c;
+    struct vdb_collection_row row;
     uint64_t sequence;
+    bool is_there = true, is_complete = false;
     if (!c && (status = vdb_read_begin(db->catalog, &c, &sequence, err)))
         return status;
-    status = vdb_keys_load(column, c, search->collection->id, &hits[0].slot, sizeof *hits, n, err);
+    if (!search->c) /* the collection may have been dropped since the view was made, its tables with it */
+        status = vdb_collection_read(c, search->collection->id, &row, &is_there, err);
+    if (!status && is_there)
+        is_complete = vdb_keys_load(column, c, search->collection->id, &hits[0].slot, sizeof *hits, n, keys, arena,
+                                    &missing, &status, err);
     if (!search->c)
         vdb_read_end(c);
-    if (status)
-        return status;
-    if (vdb_keys_get(column, &hits[0].slot, sizeof *hits, n, keys, arena, &missing, &status, err))
+    if (status || is_complete)
         return status;
     if (!search->c)
         return AGAIN;
