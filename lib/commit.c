@@ -63,8 +63,10 @@ static void fail_all(struct vdb_work *group, const vecdb_error *error)
     }
 }
 
-/* Apply one work of several; true: it is in the transaction. `is_lost`: so is nothing any more. */
-static bool apply_in_savepoint(struct vdb_work *work, struct vdb_transaction *transaction, bool *is_lost)
+/* Apply one work of several; true: it is in the transaction. `is_lost`: so is nothing any more, and
+ * `error` says why (which the work's own error does not: it may be that a key exists). */
+static bool apply_in_savepoint(struct vdb_work *work, struct vdb_transaction *transaction, bool *is_lost,
+                               vecdb_error *error)
 {
     struct vdb_connection *c = transaction->connection;
     uint32_t n_changes = transaction->n_changes;
@@ -73,15 +75,15 @@ static bool apply_in_savepoint(struct vdb_work *work, struct vdb_transaction *tr
         work->status = work->apply(work->context, transaction, &work->error);
         if (work->status && vdb_transaction_is_open(c)) {
             transaction->n_changes = n_changes;
-            vecdb_error ignored;
-            if (vdb_execute(c, "ROLLBACK TO work", 0, &ignored) || vdb_execute(c, "RELEASE work", 0, &ignored))
-                *is_lost = true;
+            *is_lost = vdb_execute(c, "ROLLBACK TO work", 0, error) || vdb_execute(c, "RELEASE work", 0, error);
         } else if (!work->status) {
             work->status = vdb_execute(c, "RELEASE work", 0, &work->error);
         }
     }
-    if (!vdb_transaction_is_open(c))
+    if (!*is_lost && !vdb_transaction_is_open(c)) {
         *is_lost = true;
+        *error = work->error;
+    }
     return !work->status;
 }
 
@@ -99,11 +101,8 @@ static void run_group(vecdb *db, struct vdb_work *group)
         group->status = group->apply(group->context, &transaction, &group->error);
         n_applied = group->status ? 0 : 1;
     } else {
-        for (struct vdb_work *work = group; work && !is_lost; work = work->next) {
-            n_applied += apply_in_savepoint(work, &transaction, &is_lost);
-            if (is_lost)
-                error = work->error;
-        }
+        for (struct vdb_work *work = group; work && !is_lost; work = work->next)
+            n_applied += apply_in_savepoint(work, &transaction, &is_lost, &error);
     }
     if (is_lost) {
         vdb_write_rollback(transaction.connection);
@@ -149,7 +148,7 @@ int vdb_commit(vecdb *db, int (*apply)(void *context, struct vdb_transaction *tr
         pthread_cond_broadcast(&queue->wakes);
     }
     pthread_mutex_unlock(&queue->lock);
-    if (work.status && err)
+    if (work.error.status && err) /* a status without an error is a matter between the work and its writer */
         *err = work.error;
     return work.status;
 }
