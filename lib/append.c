@@ -26,6 +26,7 @@
 
 struct sweep {
     vecdb *db;
+    uint64_t sequence; /* of the state that names the files */
     uint64_t *named; /* pairs (field, generation) */
     size_t n_named;
     vecdb_error *err;
@@ -43,6 +44,19 @@ static int note_file(void *context, uint64_t field, uint64_t generation)
     return VECDB_OK;
 }
 
+int vdb_append_secure(vecdb *db, uint64_t sequence, bool *is_secure, vecdb_error *err)
+{
+    uint64_t durable = 0;
+    int status = vdb_state_durable(db->state, &durable, err);
+    if (!status && durable < sequence && !db->is_memory) {
+        status = vdb_catalog_checkpoint(db->catalog, false, err); /* BUSY is no error, and does not help */
+        if (!status)
+            status = vdb_state_durable(db->state, &durable, err);
+    }
+    *is_secure = db->is_memory || durable >= sequence;
+    return status;
+}
+
 static bool remove_unnamed(void *context, const char *name)
 {
     struct sweep *sweep = context;
@@ -54,6 +68,9 @@ static bool remove_unnamed(void *context, const char *name)
     for (size_t i = 0; i < sweep->n_named; i++)
         if (sweep->named[2 * i] == field && sweep->named[2 * i + 1] == generation)
             return true;
+    bool is_secure = false;
+    if (vdb_append_secure(db, sweep->sequence, &is_secure, NULL) || !is_secure)
+        return false; /* a later sweep will */
     char *path = vdb_vector_path(db, field, generation);
     vecdb_error ignored;
     if (path && !db->vfs->remove(db->vfs, path, &ignored))
@@ -69,7 +86,7 @@ int vdb_append_sweep(vecdb *db, vecdb_error *err)
     int status = vdb_read_begin(db->catalog, &c, &sequence, err);
     if (status)
         return status;
-    struct sweep sweep = {.db = db, .err = err};
+    struct sweep sweep = {.db = db, .sequence = sequence, .err = err};
     status = vdb_extents_files(c, note_file, &sweep, err);
     vdb_read_end(c);
     if (!status)

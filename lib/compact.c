@@ -98,6 +98,7 @@ struct compaction {
     struct vdb_append *appends;
     size_t n_appends;
     bool is_open, is_done;
+    uint64_t sequence; /* of the commit */
     uint64_t open_bytes;
     unsigned char *scratch; /* one vector */
 };
@@ -203,6 +204,7 @@ static int apply_compaction(void *context, struct vdb_transaction *transaction, 
     if (!status)
         status = vdb_transaction_log(transaction, &change, err);
     compaction->is_done = !status;
+    compaction->sequence = transaction->sequence;
     return status;
 }
 
@@ -220,16 +222,15 @@ static int run_compaction(struct compaction *compaction, struct vdb_connection *
     return status;
 }
 
-static int remove_file(vecdb *db, uint64_t field, uint64_t generation, vecdb_error *err)
+/* The file that `sequence` no longer names. A commit that is not durable leaves it to a later sweep. */
+static int remove_file(vecdb *db, uint64_t field, uint64_t generation, uint64_t sequence, vecdb_error *err)
 {
-    /* With durability NORMAL the commit may not be on stable storage yet; a checkpoint puts it there. */
-    if (db->options.durability != VECDB_DURABILITY_FULL) {
-        int status = vdb_catalog_checkpoint(db->catalog, false, err);
-        if (status)
-            return status;
-    }
+    bool is_secure = false;
+    int status = vdb_append_secure(db, sequence, &is_secure, err);
+    if (status || !is_secure)
+        return status;
     char *path = vdb_vector_path(db, field, generation);
-    int status = path ? db->vfs->remove(db->vfs, path, err) : vdb_fail_memory(err, 64);
+    status = path ? db->vfs->remove(db->vfs, path, err) : vdb_fail_memory(err, 64);
     vdb_free(&db->memory, path);
     return status;
 }
@@ -258,7 +259,7 @@ int vdb_compact_file(vecdb_collection *collection, double min_garbage, uint64_t 
     if (!status && compaction.field)
         status = vdb_commit(db, apply_compaction, &compaction, err);
     if (!status && compaction.is_done) {
-        status = remove_file(db, best.field->row.id, best.generation, err);
+        status = remove_file(db, best.field->row.id, best.generation, compaction.sequence, err);
         *done = true;
     }
     vdb_free(&db->memory, compaction.appends);

@@ -14,7 +14,6 @@
  *   1. append_lock        who appends to vector files (packing, compaction, bulk writes); held across
  *                         a commit, so it comes before
  *   2. the commit queue   the leader of a group holds the gate of `state`
- *      worker_lock        what the worker is told; nothing is taken under it
  *   3. refresh_lock       of a collection: its view is being advanced
  *   4. lock               of the handle: lists of collections and files, the background error;
  *      view_lock          of a collection: which view is the current one. Held for a few
@@ -98,7 +97,7 @@ struct vecdb {
     pthread_t worker;
     pthread_mutex_t worker_lock;
     pthread_cond_t worker_wakes;
-    bool has_worker, worker_ends, has_work, has_checkpoint;
+    bool has_worker, worker_ends, has_work;
 
     vecdb *next_open; /* in the list of open databases, for fork */
 };
@@ -140,6 +139,10 @@ void vdb_vector_file_put(struct vdb_vector_file *file);
  * false: another process has it (append_lock is free again). */
 bool vdb_append_begin(vecdb *db);
 void vdb_append_end(vecdb *db);
+
+/* Can no power cut take back the commits up to `sequence`? (Without full durability a checkpoint is
+ * tried first.) Until then the files that the state before them names must stay. */
+int vdb_append_secure(vecdb *db, uint64_t sequence, bool *is_secure, vecdb_error *err);
 
 /* Remove vector files that no commit names. Between begin and end. */
 int vdb_append_sweep(vecdb *db, vecdb_error *err);
@@ -185,8 +188,6 @@ int vdb_compact_dead(vecdb_collection *collection, vecdb_error *err);
 /* A view was made: is there enough in its tails to be packed? Then wake the worker, or note it for
  * vdb_maintain_inline. */
 void vdb_maintain_notice(vecdb_collection *collection, const struct vdb_view *view);
-/* Have the worker make a checkpoint; false: there is none. Called with the gate held. */
-bool vdb_maintain_defer_checkpoint(void *db);
 /* At the end of a writing call, for handles without a background thread. */
 void vdb_maintain_inline(vecdb *db);
 void vdb_maintain_stop(vecdb *db); /* end the background thread */
