@@ -24,6 +24,9 @@
 /* From this many bytes of vectors on, a write goes into an extent of its own: about two pages. */
 #define BULK_BYTES ((size_t)128 << 10)
 
+/* Fewer records are checked by one thread: waking another costs as much as checking so many. */
+#define SIDE_BY_SIDE_RECORDS 256
+
 /* Not a vecdb_status: the fields have changed since the batch was made. */
 #define STALE (-1)
 
@@ -104,6 +107,9 @@ static int add_vectors(struct batch *batch, const char *where, size_t i, vecdb_e
     const vecdb_record *record = &batch->records[i];
     const struct vdb_view_field *field;
     int status = VECDB_OK;
+    if (record->n_vectors && !record->vectors)
+        return vdb_fail(err, VECDB_INVALID, "%s: %zu vectors are announced, but the pointer to them is NULL", where,
+                        record->n_vectors);
     if (record->vector) {
         if ((status = vdb_view_field(batch->view, NULL, &field, err)))
             return status;
@@ -139,11 +145,44 @@ static int check_metadata(struct batch *batch, struct vdb_connection *c, const c
     return VECDB_OK;
 }
 
-static int add_record(struct batch *batch, struct vdb_connection *c, size_t i, vecdb_error *err)
+/* Keys, metadata and texts, or vectors, of all records: two parts that are done side by side. */
+struct checking {
+    struct batch *batch;
+    struct vdb_connection *c; /* NULL: no record has metadata */
+    int status[2];
+    size_t failed_at[2];
+    vecdb_error error[2];
+};
+
+/* Where in the call an error is; the number is written anew for each record, by hand, because most
+ * records are in order. */
+struct place {
+    char text[VECDB_MAX_NAME + 64];
+    size_t prefix;
+};
+
+static void place_init(struct place *place, const struct batch *batch)
+{
+    int n = snprintf(place->text, sizeof place->text, "collection \"%s\": record ", batch->view->row.name);
+    place->prefix = (size_t)n;
+}
+
+static const char *place_at(struct place *place, size_t i)
+{
+    char digits[20];
+    size_t n = 0;
+    do
+        digits[n++] = (char)('0' + i % 10);
+    while (i /= 10);
+    for (size_t k = 0; k < n; k++)
+        place->text[place->prefix + k] = digits[n - 1 - k];
+    place->text[place->prefix + n] = '\0';
+    return place->text;
+}
+
+static int check_document(struct batch *batch, struct vdb_connection *c, const char *where, size_t i, vecdb_error *err)
 {
     const vecdb_record *record = &batch->records[i];
-    char where[VECDB_MAX_NAME + 64];
-    snprintf(where, sizeof where, "collection \"%s\": record %zu", batch->view->row.name, i);
     int status = vdb_check_key(where, &record->key, &batch->keys[i], err);
     if (!status && record->metadata)
         status = check_metadata(batch, c, where, i, err);
@@ -151,11 +190,36 @@ static int add_record(struct batch *batch, struct vdb_connection *c, size_t i, v
         status = vdb_check_text(where, "text", record->text, record->text_length, &batch->text_lengths[i], err);
     if (!status && (record->reserved[0] || record->reserved[1]))
         status = vdb_fail(err, VECDB_INVALID, "%s: vecdb_record.reserved must be zero", where);
-    if (!status && record->n_vectors && !record->vectors)
-        status = vdb_fail(err, VECDB_INVALID, "%s: %zu vectors are announced, but the pointer to them is NULL", where,
-                          record->n_vectors);
     batch->has_documents |= record->metadata || record->text;
-    return status ? status : add_vectors(batch, where, i, err);
+    return status;
+}
+
+static void check_part(void *context, size_t part)
+{
+    struct checking *checking = context;
+    struct batch *batch = checking->batch;
+    vecdb_error *err = &checking->error[part];
+    struct place place;
+    place_init(&place, batch);
+    int status = VECDB_OK;
+    size_t i = 0;
+    for (; i < batch->n_records && !status; i++)
+        status = part ? check_document(batch, checking->c, place_at(&place, i), i, err)
+                      : add_vectors(batch, place_at(&place, i), i, err);
+    checking->status[part] = status;
+    checking->failed_at[part] = i;
+}
+
+static int check_records(struct batch *batch, struct vdb_connection *c, vecdb_error *err)
+{
+    struct checking checking = {.batch = batch, .c = c};
+    vdb_pool_run(batch->collection->db->pool, batch->n_records < SIDE_BY_SIDE_RECORDS ? 1 : 2, 2, check_part,
+                 &checking);
+    /* What is wrong with the first bad record, whichever part found it. */
+    int part = checking.status[1] && (!checking.status[0] || checking.failed_at[1] <= checking.failed_at[0]);
+    if (checking.status[part] && err)
+        *err = checking.error[part];
+    return checking.status[part];
 }
 
 static bool allocate_batch(struct batch *batch)
@@ -196,8 +260,8 @@ static int prepare(struct batch *batch, vecdb_error *err)
         batch->columns = NULL;
         status = vdb_fail_memory(err, batch->n_records * sizeof *batch->keys);
     }
-    for (size_t i = 0; i < batch->n_records && !status; i++)
-        status = add_record(batch, c, i, err);
+    if (!status)
+        status = check_records(batch, c, err);
     if (c)
         vdb_read_end(c);
     return status;
