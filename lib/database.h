@@ -14,6 +14,7 @@
  *   1. append_lock        who appends to vector files (packing, compaction, bulk writes); held across
  *                         a commit, so it comes before
  *   2. the commit queue   the leader of a group holds the gate of `state`
+ *      worker_lock        what the worker is told; nothing is taken under it
  *   3. refresh_lock       of a collection: its view is being advanced
  *   4. lock               of the handle: lists of collections and files, the background error;
  *      view_lock          of a collection: which view is the current one. Held for a few
@@ -97,7 +98,7 @@ struct vecdb {
     pthread_t worker;
     pthread_mutex_t worker_lock;
     pthread_cond_t worker_wakes;
-    bool has_worker, worker_ends, has_work;
+    bool has_worker, worker_ends, has_work, has_checkpoint;
 
     vecdb *next_open; /* in the list of open databases, for fork */
 };
@@ -188,6 +189,8 @@ int vdb_compact_dead(vecdb_collection *collection, vecdb_error *err);
 /* A view was made: is there enough in its tails to be packed? Then wake the worker, or note it for
  * vdb_maintain_inline. */
 void vdb_maintain_notice(vecdb_collection *collection, const struct vdb_view *view);
+/* Have the worker make a checkpoint; false: there is none. Called with the gate held. */
+bool vdb_maintain_defer_checkpoint(void *db);
 /* At the end of a writing call, for handles without a background thread. */
 void vdb_maintain_inline(vecdb *db);
 void vdb_maintain_stop(vecdb *db); /* end the background thread */
