@@ -207,12 +207,21 @@ static int open_parts(vecdb *db, const struct vdb_io_hook *hook, vecdb_error *er
     return vdb_pool_new(&db->memory, threads, &db->pool, err);
 }
 
+/* Without slashes at the end, and from the root on: files are opened all the time, the application
+ * may change its directory meanwhile. A directory that has no name any more leaves the path as it is. */
 static char *normal_path(struct vdb_memory *memory, const char *path)
 {
     size_t length = strlen(path);
     while (length > 1 && path[length - 1] == '/')
         length--;
-    return vdb_strdup(memory, path, length);
+    char here[4096];
+    if (*path == '/' || !strcmp(path, ":memory:") || !getcwd(here, sizeof here) || *here != '/')
+        return vdb_strdup(memory, path, length);
+    size_t room = strlen(here) + length + 2;
+    char *full = vdb_alloc(memory, room);
+    if (full)
+        snprintf(full, room, "%s/%.*s", strcmp(here, "/") ? here : "", (int)length, path);
+    return full;
 }
 
 static void free_database(vecdb *db)
