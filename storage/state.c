@@ -288,7 +288,7 @@ static int open_file(struct vdb_state *state, bool readonly, vecdb_error *err)
         state->writable = state->fd >= 0;
     }
     if (state->fd < 0) {
-        state->fd = open(state->path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+        state->fd = open(state->path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK); /* of a pipe it would wait */
         if (state->fd < 0 && errno != ENOENT)
             return vdb_fail_os(err, errno, "cannot open %s", state->path);
     }
@@ -590,10 +590,10 @@ void vdb_state_lower(struct vdb_state *state, uint64_t word, uint64_t sequence)
         swap_word(state, AT_SEQUENCE, &word, sequence);
 }
 
+/* Written also where it is there already: the sync of it may have failed, and only bytes that are dirty again are
+ * written by the next one. */
 static int write_mark(struct vdb_state *state, uint64_t mark, vecdb_error *err)
 {
-    if (load_word(state, AT_MARK) == mark)
-        return VECDB_OK;
     if (!state->path) {
         __atomic_store_n((uint64_t *)(void *)(state->page + AT_MARK), little(mark), __ATOMIC_RELEASE);
         __atomic_store_n((uint64_t *)(void *)(state->page + AT_MARK + 8), little(mark_check(mark)), __ATOMIC_RELEASE);

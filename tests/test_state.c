@@ -3,6 +3,7 @@
  * The file `state` remembers the highest number and the mark across openings and processes, notices every
  * flipped bit, and its locks exclude objects, threads and processes from one another without overtaking.
  */
+#include <errno.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdlib.h>
@@ -117,6 +118,56 @@ TEST(a_file_of_a_wrong_length_is_refused_and_an_empty_one_is_made_anew)
     vdb_state_close(state);
     CHECK(!unlink(path) && !mkdir(path, 0777));
     CHECK(vdb_state_open(&options, &state, &err) != VECDB_OK);
+}
+
+static int n_syncs, n_syncs_to_fail;
+
+static int fail_some_syncs(void *context, enum vdb_io_op op, const char *path)
+{
+    (void)context;
+    (void)path;
+    if (op != VDB_IO_SYNC)
+        return 0;
+    n_syncs++;
+    return n_syncs_to_fail && n_syncs_to_fail-- ? EIO : 0;
+}
+
+TEST(a_mark_whose_sync_failed_is_synced_by_the_next_attempt)
+{
+    vecdb_error err = VECDB_ERROR_INIT;
+    const struct vdb_io_hook syncs = {fail_some_syncs, NULL};
+    char path[512];
+    snprintf(path, sizeof path, "%s", test_path("state"));
+    struct vdb_state *state = open_state(path);
+    vdb_state_close(state);
+    struct vdb_state_options options = {.memory = &heap, .path = path, .hook = &syncs};
+    CHECK_OK(err, vdb_state_open(&options, &state, &err));
+    for (uint32_t n_frames = 7;; n_frames = 0) { /* set, then clear */
+        n_syncs = 0;
+        n_syncs_to_fail = 1;
+        CHECK_FAILS(err, VECDB_IO, "sync",
+                    n_frames ? vdb_state_set_mark(state, n_frames, 9, &err) : vdb_state_clear_mark(state, &err));
+        CHECK_OK(err, n_frames ? vdb_state_set_mark(state, n_frames, 9, &err) : vdb_state_clear_mark(state, &err));
+        CHECK_INT(n_syncs, 2);
+        if (!n_frames)
+            break;
+    }
+    vdb_state_close(state);
+}
+
+TEST(a_pipe_in_the_place_of_the_file_is_refused_and_not_waited_for)
+{
+    vecdb_error err = VECDB_ERROR_INIT;
+    struct vdb_state *state;
+    char path[512];
+    snprintf(path, sizeof path, "%s", test_path("state"));
+    CHECK(!mkfifo(path, 0600));
+    struct vdb_state_options options = {.memory = &heap, .path = path, .readonly = true};
+    if (!heap.allocator.allocate)
+        vdb_memory_init(&heap, NULL);
+    CHECK_FAILS(err, VECDB_CORRUPT, "no regular file", vdb_state_open(&options, &state, &err));
+    options.readonly = false;
+    CHECK_FAILS(err, VECDB_CORRUPT, "no regular file", vdb_state_open(&options, &state, &err));
 }
 
 TEST(many_processes_that_open_a_missing_file_at_once_all_get_it)
