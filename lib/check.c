@@ -77,8 +77,8 @@ static void check_block(struct check *check, const struct vdb_view *view, const 
         return;
     char message[256];
     snprintf(message, sizeof message,
-             "collection \"%.80s\": %u vectors of field \"%.80s\", from slot %u on, belong to no record", view->row.name,
-             n_orphans, field->row.name, first);
+             "collection \"%.80s\": %u vectors of field \"%.80s\", from slot %u on, belong to no record",
+             view->row.name, n_orphans, field->row.name, first);
     tell(check, message);
 }
 

@@ -63,8 +63,9 @@ static int compare_field(void *context, const struct vdb_field_row *row)
                         creation->name, row->name);
     const struct vdb_field_row *wanted = &creation->fields[comparison->n++];
     if (strcmp(wanted->name, row->name))
-        return vdb_fail(comparison->err, VECDB_INVALID, "collection \"%s\" exists with field \"%s\" where \"%s\" is asked for",
-                        creation->name, row->name, wanted->name);
+        return vdb_fail(comparison->err, VECDB_INVALID,
+                        "collection \"%s\" exists with field \"%s\" where \"%s\" is asked for", creation->name,
+                        row->name, wanted->name);
     if (wanted->dimension != row->dimension)
         return vdb_fail(comparison->err, VECDB_INVALID,
                         "collection \"%s\" exists; its field \"%s\" has dimension %u, not %u", creation->name,

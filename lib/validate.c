@@ -23,8 +23,9 @@ int vdb_check_name(const char *what, const char *name, vecdb_error *err)
         return vdb_fail(err, VECDB_INVALID, "the name of a %s must be UTF-8", what);
     for (size_t i = 0; i < length; i++)
         if ((unsigned char)name[i] < 0x20 || name[i] == 0x7f)
-            return vdb_fail(err, VECDB_INVALID, "the name of a %s must not hold control characters (byte %zu is 0x%02x)",
-                            what, i, (unsigned char)name[i]);
+            return vdb_fail(err, VECDB_INVALID,
+                            "the name of a %s must not hold control characters (byte %zu is 0x%02x)", what, i,
+                            (unsigned char)name[i]);
     return VECDB_OK;
 }
 

@@ -113,8 +113,9 @@ static int add_tail_row(void *context, uint32_t slot, const void *vector, size_t
     struct tail_loader *loader = context;
     struct vdb_view_field *field = loader->field;
     if (n_bytes != field->vector_bytes || !vector)
-        return vdb_fail(loader->err, VECDB_CORRUPT, "catalog.sqlite: the vector of slot %u in field \"%s\" has %zu bytes, not %zu",
-                        slot, field->row.name, n_bytes, field->vector_bytes);
+        return vdb_fail(loader->err, VECDB_CORRUPT,
+                        "catalog.sqlite: the vector of slot %u in field \"%s\" has %zu bytes, not %zu", slot,
+                        field->row.name, n_bytes, field->vector_bytes);
     struct vdb_piece *piece = field->n_pieces ? &field->pieces[field->n_pieces - 1] : NULL;
     if (!piece || piece->n_rows == piece->chunk->capacity) {
         int status = add_piece(loader);
@@ -190,8 +191,9 @@ static int open_segment(struct segment_loader *loader, const struct vdb_extent_r
     segment->ref = row->ref;
     int status = vdb_vector_file_get(db, field->id, row->generation, &segment->file, loader->err);
     if (status == VECDB_NOT_FOUND)
-        status = vdb_fail(loader->err, VECDB_CORRUPT, "%s: the file vectors-%llu-%llu is missing; records of field \"%s\" are lost with it",
-                          db->path, (unsigned long long)field->id, (unsigned long long)row->generation, field->name);
+        status = vdb_fail(loader->err, VECDB_CORRUPT,
+                          "%s: the file vectors-%llu-%llu is missing, and with it vectors of field \"%s\"", db->path,
+                          (unsigned long long)field->id, (unsigned long long)row->generation, field->name);
     else if (!status)
         status = vdb_extent_open(&db->memory, db->cache, segment->file->file, vdb_catalog_uuid(db->catalog),
                                  field->type, field->dimension, &row->ref, &segment->extent, loader->err);

@@ -296,7 +296,8 @@ static int fail_existing(const struct batch *batch, size_t i, vecdb_error *err)
     const vecdb_key *key = &batch->keys[i];
     if (key->text)
         return vdb_fail(err, VECDB_EXISTS,
-                        "collection \"%s\": record %zu: there is a record with key \"%.*s\" already; put replaces records",
+                        "collection \"%s\": record %zu: there is a record with key \"%.*s\" already; put replaces "
+                        "records",
                         batch->view->row.name, i, key->length > 100 ? 100 : (int)key->length, key->text);
     return vdb_fail(err, VECDB_EXISTS,
                     "collection \"%s\": record %zu: there is a record with key %lld already; put replaces records",
@@ -450,21 +451,29 @@ static int finish_batch(struct batch *batch, struct vdb_transaction *transaction
     return vdb_transaction_log(transaction, &change, err);
 }
 
+/* The collection as it is now; STALE when it has other fields than the batch was made for. */
+static int read_collection(struct batch *batch, struct vdb_connection *c, struct vdb_collection_row *row,
+                           vecdb_error *err)
+{
+    bool found;
+    batch->n_dead = 0;
+    int status = vdb_collection_read(c, batch->collection->id, row, &found, err);
+    if (status)
+        return status;
+    if (!found)
+        return vdb_fail(err, VECDB_NOT_FOUND, "collection \"%s\" was dropped", batch->view->row.name);
+    return row->schema_version == batch->view->row.schema_version ? VECDB_OK : STALE;
+}
+
 static int apply_batch(void *context, struct vdb_transaction *transaction, vecdb_error *err)
 {
     struct batch *batch = context;
     struct vdb_connection *c = transaction->connection;
     struct vdb_collection_row row;
-    bool found;
-    batch->n_dead = 0;
-    memset(batch->is_killed, 0, batch->n_records);
-    int status = vdb_collection_read(c, batch->collection->id, &row, &found, err);
+    int status = read_collection(batch, c, &row, err);
     if (status)
         return status;
-    if (!found)
-        return vdb_fail(err, VECDB_NOT_FOUND, "collection \"%s\" was dropped", batch->view->row.name);
-    if (row.schema_version != batch->view->row.schema_version)
-        return STALE;
+    memset(batch->is_killed, 0, batch->n_records);
     if (batch->n_records > UINT32_MAX - row.next_slot)
         return vdb_fail(err, VECDB_FULL, "collection \"%s\" has used up its 4,294,967,295 slots; export it and import "
                         "it into a new one", row.name);
@@ -628,17 +637,10 @@ static int apply_deletion(void *context, struct vdb_transaction *transaction, ve
     struct batch *batch = &deletion->batch;
     struct vdb_connection *c = transaction->connection;
     struct vdb_collection_row row;
-    bool found;
-    batch->n_dead = 0;
-    int status = vdb_collection_read(c, batch->collection->id, &row, &found, err);
-    if (status)
-        return status;
-    if (!found)
-        return vdb_fail(err, VECDB_NOT_FOUND, "collection \"%s\" was dropped", batch->view->row.name);
-    if (row.schema_version != batch->view->row.schema_version)
-        return STALE;
+    int status = read_collection(batch, c, &row, err);
     for (size_t i = 0; i < deletion->n_keys && !status; i++) {
         uint32_t slot;
+        bool found;
         status = vdb_records_find(c, row.id, &batch->keys[i], &slot, &found, err);
         if (!status && found)
             status = kill_slot(batch, c, slot, UINT32_MAX, err);
