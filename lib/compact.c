@@ -66,10 +66,11 @@ static int choose_file(vecdb *db, const struct vdb_view *view, const struct vdb_
             f++;
         if (f == n_files)
             files[n_files++] = (struct file_use){segment->file->generation, VDB_FILE_HEADER_BYTES};
-        uint64_t n_dead;
+        uint64_t n_dead, length = (segment->ref.length + VDB_PAGE_ALIGN - 1) / VDB_PAGE_ALIGN * VDB_PAGE_ALIGN;
         status = dead_in_segment(view, segment, &n_dead, err);
+        /* Padding is no garbage: rewriting a file of many small extents would not end. */
         files[f].live_bytes +=
-            (double)segment->ref.length * (double)(segment->ref.n_rows - n_dead) / (double)segment->ref.n_rows;
+            (double)length * (double)(segment->ref.n_rows - n_dead) / (double)segment->ref.n_rows;
     }
     for (size_t f = 0; f < n_files && !status; f++) {
         struct vdb_vector_file *file;
