@@ -192,7 +192,7 @@ int vecdb_collection_open(vecdb *db, const char *name, vecdb_collection **collec
 
 struct renaming {
     vecdb *db;
-    uint64_t collection; /* fields: of this collection */
+    uint64_t collection; /* fields: of this collection; drop: the one that was found */
     const char *name, *new_name;
     struct vdb_field_row field;
     bool found;
@@ -226,6 +226,7 @@ static int apply_drop(void *context, struct vdb_transaction *transaction, vecdb_
         return status;
     if (!found)
         return vdb_fail(err, VECDB_NOT_FOUND, "%s has no collection \"%s\"", drop->db->path, drop->name);
+    drop->collection = row.id;
     struct field_ids ids = {.memory = &drop->db->memory};
     status = vdb_field_each(c, row.id, collect_id, &ids, err);
     if (status == VECDB_NOMEM)
@@ -249,6 +250,18 @@ static void sweep_files(vecdb *db)
     vdb_append_end(db);
 }
 
+/* A look at the dropped collection, or at the one without the field, gives back what its last view held:
+ * files that are open keep their space. */
+static void let_go(vecdb *db, uint64_t id)
+{
+    vecdb_collection *collection;
+    struct vdb_view *view;
+    uint64_t sequence;
+    if (!vdb_collection_handle(db, id, &collection, NULL) &&
+        !vdb_view_acquire(collection, &view, NULL, &sequence, NULL))
+        vdb_view_release(view);
+}
+
 int vecdb_collection_drop(vecdb *db, const char *name, vecdb_error *err)
 {
     int status = vdb_database_check_writable(db, err);
@@ -256,8 +269,10 @@ int vecdb_collection_drop(vecdb *db, const char *name, vecdb_error *err)
         return status;
     struct renaming drop = {.db = db, .name = name};
     status = vdb_commit(db, apply_drop, &drop, err);
-    if (!status)
+    if (!status) {
+        let_go(db, drop.collection);
         sweep_files(db);
+    }
     return status;
 }
 
@@ -402,8 +417,10 @@ int vecdb_field_drop(vecdb_collection *collection, const char *name, vecdb_error
         return status;
     struct renaming drop = {.db = collection->db, .collection = collection->id, .name = name};
     status = vdb_commit(collection->db, apply_field_drop, &drop, err);
-    if (!status)
+    if (!status) {
+        let_go(collection->db, collection->id);
         sweep_files(collection->db);
+    }
     return status;
 }
 

@@ -114,6 +114,10 @@ static int advance(vecdb_collection *collection, struct vdb_view **view, struct 
             return VECDB_OK;
         }
         vdb_read_end(*c);
+        if (status == VECDB_NOT_FOUND) { /* dropped: an open file would keep its space on the disk */
+            publish(collection, NULL, 0, 0);
+            vdb_keys_clear(&collection->keys);
+        }
         if (status != VECDB_CORRUPT || *sequence == failed_at)
             return status;
         failed_at = *sequence;
