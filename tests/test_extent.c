@@ -272,6 +272,19 @@ TEST(an_extent_grows_over_debris_and_the_old_one_stays_readable)
     }
 }
 
+TEST(an_extent_whose_file_was_cut_off_cannot_grow)
+{
+    struct fixture f;
+    struct vdb_extent_ref grown = {0};
+    begin(&f, ON_DISK, VECDB_F32, 24, VECDB_COMPRESSION_NONE, 3000, 0);
+    CHECK_OK(err, write_rows(&f, f.file, VDB_FILE_HEADER_BYTES, NULL, 0, 1500, 1500, &f.ref));
+    uint64_t cut = f.ref.offset + f.ref.length / 2;
+    CHECK(!truncate(test_path("vectors-1-1"), (off_t)cut));
+    CHECK_FAILS(err, VECDB_CORRUPT, "truncated", write_rows(&f, f.file, cut, &f.ref, 1500, 3000, 1500, &grown));
+    CHECK_SIZE(grown.length, 0ull);
+    end(&f);
+}
+
 TEST(a_slot_is_found_in_the_page_that_can_hold_it)
 {
     struct fixture f;
