@@ -219,6 +219,11 @@ int vdb_append_open(vecdb *db, struct vdb_connection *c, const struct vdb_field_
     const struct vdb_extent_row *last = &place.last_in_file;
     vecdb_error ignored;
     status = newest == except ? VECDB_NOT_FOUND : open_newest(db, field, newest, append, &end, &ignored);
+    if (!status && last->generation == newest && !vdb_range_is_inside(last->ref.offset, last->ref.length, end)) {
+        db->vfs->close(append->file); /* cut off: what was in it may be put back, if we write nothing in its place */
+        append->file = NULL;
+        status = VECDB_CORRUPT;
+    }
     if (status) {
         end = VDB_FILE_HEADER_BYTES;
         if ((status = create_next(db, field, newest, append, err)))
