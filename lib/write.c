@@ -317,7 +317,7 @@ static int write_record(struct batch *batch, struct vdb_connection *c, size_t i,
     bool added, found;
     int status = vdb_records_add(c, id, &row, &added, err);
     if (status || added) {
-        *n_records += added && !status;
+        *n_records += !status && added;
         return status;
     }
     if (batch->is_insert)

@@ -64,8 +64,8 @@ struct setting {
     const char *reads_as;
 };
 
-static int set_and_read(struct vdb_connection *connection, const char *name, const char *value, const char *reads_as,
-                        vecdb_error *err)
+static int set_one(struct vdb_connection *connection, const char *name, const char *value, const char *reads_as,
+                   vecdb_error *err)
 {
     char sql[64];
     snprintf(sql, sizeof sql, value ? "PRAGMA %s = %s" : "PRAGMA %s", name, value);
@@ -84,14 +84,6 @@ static int set_and_read(struct vdb_connection *connection, const char *name, con
                       found ? found : "nothing", reads_as);
     sqlite3_finalize(statement);
     return rc;
-}
-
-/* A pragma for which there is no memory may do nothing and say nothing: a second time it does. */
-static int set_one(struct vdb_connection *connection, const char *name, const char *value, const char *reads_as,
-                   vecdb_error *err)
-{
-    int rc = set_and_read(connection, name, value, reads_as, err);
-    return rc == VECDB_UNSUPPORTED ? set_and_read(connection, name, value, reads_as, err) : rc;
 }
 
 /* What does not depend on the file. */
@@ -245,7 +237,8 @@ int vdb_connection_identify(struct vdb_connection *connection, bool *present, ve
     if (rc)
         return rc;
     rc = identify(connection, present, err);
-    sqlite3_exec(connection->sqlite, "ROLLBACK", NULL, NULL, NULL);
+    if (sqlite3_exec(connection->sqlite, "ROLLBACK", NULL, NULL, NULL) && !rc)
+        rc = vdb_fail_sqlite(err, connection, "cannot end a transaction");
     return rc;
 }
 

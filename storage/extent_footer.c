@@ -39,12 +39,12 @@ static int read_header(struct vdb_file *file, const unsigned char *uuid, vecdb_e
         return status;
     if (memcmp(header + 8, VECTOR_FILE_MAGIC, 4))
         return vdb_fail(err, VECDB_CORRUPT, "%s is not a vector file: it does not begin as one", name);
-    if (vdb_load_u16(header + 12) > EXTENT_VERSION || header[14])
+    bool is_whole = vdb_load_u64(header) == vdb_check_sum(header + 8, sizeof header - 8);
+    if (is_whole && (vdb_load_u16(header + 12) > EXTENT_VERSION || header[14]))
         return vdb_fail(err, VECDB_NEWER,
                         "%s is of format version %u, encryption scheme %u, which this library does not know", name,
                         vdb_load_u16(header + 12), header[14]);
-    if (vdb_load_u64(header) != vdb_check_sum(header + 8, sizeof header - 8) || header[15] ||
-        memcmp(header + 48, zeros, 16))
+    if (!is_whole || header[15] || memcmp(header + 48, zeros, 16))
         return vdb_fail(err, VECDB_CORRUPT, "the header of %s is damaged: its checksum does not fit its bytes", name);
     if (memcmp(header + 16, uuid, 16))
         return vdb_fail(err, VECDB_CORRUPT, "%s belongs to another database", name);
@@ -174,14 +174,14 @@ int vdb_footer_read(struct vdb_memory *memory, struct vdb_file *file, const unsi
     const unsigned char *trailer = footer + (footer_bytes - TRAILER_BYTES);
     if (memcmp(trailer, FOOTER_MAGIC, 4)) {
         fault = "it does not end as a footer does";
+    } else if (vdb_check_sum(footer, (size_t)footer_bytes - 8) != vdb_load_u64(trailer + 56)) {
+        fault = "its checksum does not fit its bytes";
     } else if (vdb_load_u16(trailer + 4) > EXTENT_VERSION || trailer[7]) {
         status = vdb_fail(err, VECDB_NEWER,
                           "%s has an extent of format version %u, encryption scheme %u, which this "
                           "library does not know",
                           vdb_path_tail(file->path), vdb_load_u16(trailer + 4), trailer[7]);
         goto done;
-    } else if (vdb_check_sum(footer, (size_t)footer_bytes - 8) != vdb_load_u64(trailer + 56)) {
-        fault = "its checksum does not fit its bytes";
     } else if (vdb_load_u64(trailer + 56) != ref->check) {
         fault = "it is intact but not the one that was committed";
     }

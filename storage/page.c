@@ -186,6 +186,8 @@ int vdb_page_parse(const void *bytes, size_t n_bytes, int type, uint32_t dimensi
         return vdb_fail(err, VECDB_CORRUPT, "a page cannot have %zu bytes", n_bytes);
     struct vdb_page parsed = {.check = vdb_load_u64((const unsigned char *)bytes + PAGE_AT_CHECK)};
     int status = parse_identity(bytes, type, dimension, &parsed, err);
+    if (status == VECDB_NEWER && vdb_check_sum((const unsigned char *)bytes + 8, n_bytes - 8) != parsed.check)
+        return vdb_fail(err, VECDB_CORRUPT, "its checksum does not fit its bytes"); /* damaged, not newer */
     if (!status)
         status = parse_lengths(bytes, n_bytes, &parsed, err);
     if (status)
