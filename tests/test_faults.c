@@ -167,7 +167,7 @@ static int read_collection(vecdb_collection *collection, struct model *model, ve
 {
     vecdb_scan_options options = {
         .size = sizeof options, .columns = VECDB_METADATA | VECDB_TEXT | VECDB_VECTORS, .batch_rows = 25};
-    vecdb_scan *scan;
+    vecdb_scan *scan = NULL;
     memset(model->versions, 0, sizeof model->versions);
     int status = vecdb_scan_open(collection, &options, &scan, err);
     for (size_t n = 1; !status && n;) {
