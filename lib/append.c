@@ -110,11 +110,13 @@ bool vdb_append_begin(vecdb *db)
             vdb_database_log(db, VECDB_LOG_WARNING, "%s: debris was not removed: %s", db->path, err.message);
         db->has_swept = true;
     }
+    atomic_store(&db->is_maintainer, true);
     return true;
 }
 
 void vdb_append_end(vecdb *db)
 {
+    atomic_store(&db->is_maintainer, false);
     vdb_state_release_maintainer(db->state);
     pthread_mutex_unlock(&db->append_lock);
 }
@@ -253,7 +255,7 @@ int vdb_append_open(vecdb *db, struct vdb_connection *c, const struct vdb_field_
     status = vdb_extent_writer_new(&options, &append->writer, err);
 done:
     if (status)
-        vdb_append_release(db, append);
+        vdb_append_undo(db, append);
     return status;
 }
 
@@ -274,6 +276,17 @@ void vdb_append_release(vecdb *db, struct vdb_append *append)
         db->vfs->close(append->file);
     append->writer = NULL;
     append->file = NULL;
+}
+
+void vdb_append_undo(vecdb *db, struct vdb_append *append)
+{
+    char *path = append->is_new_file ? vdb_vector_path(db, append->field, append->row.generation) : NULL;
+    vecdb_error ignored;
+    vdb_append_release(db, append);
+    if (path)
+        db->vfs->remove(db->vfs, path, &ignored);
+    vdb_free(&db->memory, path);
+    append->is_new_file = false;
 }
 
 int vdb_append_commit(struct vdb_connection *c, const struct vdb_append *append, vecdb_error *err)

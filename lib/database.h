@@ -91,6 +91,7 @@ struct vecdb {
     struct vdb_commit_queue queue;
 
     pthread_mutex_t append_lock;
+    _Atomic bool is_maintainer; /* between begin and end */
     bool has_swept;             /* debris was removed once */
     uint64_t *abandoned;        /* pairs (field, generation): files whose sync failed */
     size_t n_abandoned;
@@ -162,6 +163,8 @@ int vdb_append_open(vecdb *db, struct vdb_connection *c, const struct vdb_field_
                     bool may_grow, uint64_t except, struct vdb_append *append, vecdb_error *err);
 int vdb_append_finish(vecdb *db, struct vdb_append *append, vecdb_error *err); /* written and synced */
 void vdb_append_release(vecdb *db, struct vdb_append *append);
+/* Release, and remove a file that was made for it. Only before its transaction may have been committed. */
+void vdb_append_undo(vecdb *db, struct vdb_append *append);
 /* Put a finished extent into the catalog. */
 int vdb_append_commit(struct vdb_connection *c, const struct vdb_append *append, vecdb_error *err);
 

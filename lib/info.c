@@ -215,6 +215,7 @@ int vecdb_database_stats(vecdb *db, vecdb_stats *out, vecdb_error *err)
     stats.memory_budget = db->options.memory_bytes;
     stats.cache_hits = cache.hits;
     stats.cache_misses = cache.misses;
+    stats.is_maintainer = atomic_load(&db->is_maintainer);
     stats.is_readonly = db->is_readonly;
     stats.simd = db->kernels->name;
     *out = stats;

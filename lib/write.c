@@ -410,7 +410,10 @@ static int write_bulk(struct batch *batch, struct vdb_connection *c, uint32_t fi
     for (size_t f = 0; f < n_fields; f++) {
         if (!status && batch->columns[f].n_rows)
             status = vdb_append_commit(c, &batch->appends[f], err);
-        vdb_append_release(db, &batch->appends[f]);
+        if (status)
+            vdb_append_undo(db, &batch->appends[f]);
+        else
+            vdb_append_release(db, &batch->appends[f]);
     }
     return status;
 }
