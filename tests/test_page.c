@@ -351,6 +351,11 @@ TEST(a_hostile_page_with_a_good_checksum_is_refused_or_harmless)
     CHECK(n_refused > 1000);
 }
 
+static void stamp(unsigned char *bytes, size_t n)
+{
+    vdb_store_u64(bytes + PAGE_AT_CHECK, vdb_check_sum(bytes + 8, n - 8));
+}
+
 TEST(a_page_of_another_field_or_version_is_refused)
 {
     begin();
@@ -361,10 +366,13 @@ TEST(a_page_of_another_field_or_version_is_refused)
     size_t n = sample.buffer.n_bytes;
     CHECK_FAILS(err, VECDB_CORRUPT, "dimension 8", vdb_page_parse(bytes, n, VECDB_F32, 9, true, &page, &err));
     CHECK_FAILS(err, VECDB_CORRUPT, "type 1", vdb_page_parse(bytes, n, VECDB_F16, 8, true, &page, &err));
-    bytes[PAGE_AT_VERSION] = 1;
+    bytes[PAGE_AT_VERSION] = 1; /* by itself it is damage */
+    CHECK_FAILS(err, VECDB_CORRUPT, "checksum", vdb_page_parse(bytes, n, VECDB_F32, 8, true, &page, &err));
+    stamp(bytes, n);
     CHECK_FAILS(err, VECDB_NEWER, "version 1", vdb_page_parse(bytes, n, VECDB_F32, 8, true, &page, &err));
     bytes[PAGE_AT_VERSION] = 0;
     bytes[PAGE_AT_ENCRYPTION] = 3;
+    stamp(bytes, n);
     CHECK_FAILS(err, VECDB_NEWER, "scheme 3", vdb_page_parse(bytes, n, VECDB_F32, 8, true, &page, &err));
     end(&sample);
 }
