@@ -126,8 +126,11 @@ static void search_group(struct arena *arena, int group, int columns)
     vecdb_error err = VECDB_ERROR_INIT;
     unsigned known = atomic_load(&arena->committed[group]);
     make_vector(vector, group, known, 0);
-    vecdb_query query = {
-        .size = sizeof query, .vector = vector, .k = GROUP, .columns = columns | VECDB_VECTORS, .threads = 1 + group % 2};
+    vecdb_query query = {.size = sizeof query,
+                         .vector = vector,
+                         .k = GROUP,
+                         .columns = columns | VECDB_VECTORS,
+                         .threads = 1 + group % 2};
     vecdb_results *results;
     CHECK_OK(err, vecdb_search(arena->collection, &query, &results, &err));
     size_t n = vecdb_results_count(results), n_of_group = 0;
@@ -163,7 +166,8 @@ static void get_group(struct arena *arena, int group)
     vecdb_results *results;
     for (int i = 0; i < GROUP; i++)
         keys[i] = vecdb_key_int(group * 100 + i);
-    CHECK_OK(err, vecdb_get(arena->collection, keys, GROUP, VECDB_METADATA | VECDB_TEXT | VECDB_VECTORS, &results, &err));
+    int columns = VECDB_METADATA | VECDB_TEXT | VECDB_VECTORS;
+    CHECK_OK(err, vecdb_get(arena->collection, keys, GROUP, columns, &results, &err));
     for (size_t i = 0; i < GROUP; i++) {
         CHECK_INT(vecdb_result_found(results, i), vecdb_result_found(results, 0));
         if (!vecdb_result_found(results, i)) {
