@@ -311,7 +311,7 @@ static int make_tables(struct vdb_connection *connection, const char *schema, ve
         return rc;
     if (sqlite3_prepare_v2(connection->sqlite, "INSERT INTO database VALUES (1, ?1, 0)", -1, &statement, NULL))
         return vdb_fail_sqlite(err, connection, "cannot make the catalog");
-    sqlite3_bind_blob(statement, 1, uuid, sizeof uuid, SQLITE_TRANSIENT);
+    sqlite3_bind_blob(statement, 1, uuid, sizeof uuid, SQLITE_STATIC);
     if (sqlite3_step(statement) != SQLITE_DONE)
         rc = vdb_fail_sqlite(err, connection, "cannot make the catalog");
     sqlite3_finalize(statement);
