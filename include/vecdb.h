@@ -24,7 +24,9 @@
  *   vecdb_results and vecdb_scan belong to one thread at a time.
  *   Any number of processes may open the same database, read it and write it.
  *   After fork() the child must not use handles it inherited (every call returns
- *   VECDB_MISUSE); it opens the database again.
+ *   VECDB_MISUSE); it opens the database again. While a process forks, none of its threads may be
+ *   in a call, and no scan open, on a database that the child will open: SQLite's record of locks
+ *   is copied with the process, and the child would take the parent's locks for its own.
  *
  * DURABILITY
  *   When a writing call returns VECDB_OK its records are on stable storage and every search
@@ -257,8 +259,9 @@ typedef struct vecdb_options {
  * files), DENIED, READONLY, IO, CORRUPT, NEWER, NOMEM. Any thread. */
 VECDB_API int vecdb_open(const char *path, const vecdb_options *options, vecdb **db, vecdb_error *error);
 
-/* Wait for calls and background work in progress, free everything. Collections of the handle
- * end with it; results and scans must have been ended before. NULL is allowed. */
+/* Wait for background work in progress, free everything. Collections of the handle end with it; results
+ * and scans must have been ended before, and no other thread may be in a call with the handle. NULL is
+ * allowed. */
 VECDB_API void vecdb_close(vecdb *db);
 
 /* Make calls of other threads on this handle return VECDB_INTERRUPTED soon. Callable from any
@@ -358,8 +361,8 @@ typedef struct vecdb_record {
  * the record: its vectors, metadata and text), insert fails with EXISTS and stores none.
  * A key given twice in one call: for put the last one counts, for insert it is an error.
  * Errors: INVALID (names the record by its position and the field), EXISTS, NOT_FOUND (the
- * collection was dropped), BUSY, FULL, READONLY, IO, CORRUPT, NOMEM, INTERRUPTED. Calls of
- * several threads share a disk flush. */
+ * collection was dropped), BUSY, FULL, READONLY, IO, CORRUPT, NOMEM. Calls of several threads share
+ * a disk flush. */
 VECDB_API int vecdb_put(vecdb_collection *collection, const vecdb_record *records, size_t n_records,
                         vecdb_error *error);
 VECDB_API int vecdb_insert(vecdb_collection *collection, const vecdb_record *records, size_t n_records,

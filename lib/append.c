@@ -17,6 +17,7 @@
 #include "database.h"
 
 #include <stdio.h>
+#include <time.h>
 
 /* Compaction rewrites a file at a time: this bounds how long that takes, and the space it needs. */
 #define FILE_LIMIT_BYTES ((uint64_t)256 << 20)
@@ -97,9 +98,24 @@ int vdb_append_sweep(vecdb *db, vecdb_error *err)
 
 /* ------------------------------------------------------------------ begin and end */
 
-bool vdb_append_begin(vecdb *db)
+/* A mutex, but no longer than wait_ms. */
+static bool lock_within(pthread_mutex_t *mutex, uint32_t wait_ms)
 {
-    pthread_mutex_lock(&db->append_lock);
+    struct timespec until;
+    clock_gettime(CLOCK_REALTIME, &until);
+    until.tv_sec += wait_ms / 1000;
+    until.tv_nsec += (long)(wait_ms % 1000) * 1000000;
+    if (until.tv_nsec >= 1000000000) {
+        until.tv_sec++;
+        until.tv_nsec -= 1000000000;
+    }
+    return !pthread_mutex_timedlock(mutex, &until);
+}
+
+bool vdb_append_begin(vecdb *db, uint32_t wait_ms)
+{
+    if (!lock_within(&db->append_lock, wait_ms))
+        return false;
     if (!vdb_state_try_maintainer(db->state)) {
         pthread_mutex_unlock(&db->append_lock);
         return false;

@@ -17,6 +17,7 @@ struct check {
     vecdb_problem_fn each;
     void *context;
     uint64_t n_problems;
+    struct vdb_stop stop;
     char file[64]; /* that is being looked at */
 };
 
@@ -35,7 +36,7 @@ static int report(struct check *check, uint64_t done, uint64_t total, vecdb_erro
     const vecdb_work *request = check->request;
     if (request && request->progress && request->progress(request->progress_context, &progress))
         return vdb_fail(err, VECDB_INTERRUPTED, "the check was interrupted");
-    return VECDB_OK;
+    return vdb_stop_check(&check->stop, err);
 }
 
 /* Damage that keeps a call from going on is a finding, not a failure of the check. */
@@ -93,6 +94,8 @@ static int check_extent(struct check *check, const struct vdb_view *view, const 
         return status; /* damaged pages cannot be compared with records */
     for (uint32_t page = 0; page < segment->ref.n_pages; page++) {
         struct vdb_block block;
+        if ((status = vdb_stop_check(&check->stop, err)))
+            return status;
         status = vdb_extent_pin(segment->extent, page, &block, NULL, err);
         if (status)
             return absorb(check, status, err);
@@ -203,6 +206,7 @@ int vecdb_check(vecdb *db, const vecdb_work *request, vecdb_problem_fn each, voi
         return vdb_fail(err, VECDB_MISUSE, "vecdb_work.size must be sizeof(vecdb_work)");
     struct check check = {.db = db, .request = request, .each = each, .context = context};
     struct check_list list = {.check = &check, .err = &own};
+    vdb_stop_init(&check.stop, db, 0);
     status = report(&check, 0, 0, &own);
     if (!status)
         status = check_catalog(&check, &list, &own);

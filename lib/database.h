@@ -137,9 +137,12 @@ void vdb_vector_file_put(struct vdb_vector_file *file);
 
 /* ------------------------------------------------------------------ append.c */
 
-/* Append to vector files: only the maintainer may. begin takes append_lock and the maintainer's lock;
- * false: another process has it (append_lock is free again). */
-bool vdb_append_begin(vecdb *db);
+/* Append to vector files: only the maintainer may. begin takes append_lock, for which it waits, and the
+ * maintainer's lock, for which it does not; false: it has neither. A write waits for other writes, but
+ * not for a compaction: then its vectors go to the tail. */
+#define VDB_APPEND_WRITE_MS 200
+#define VDB_APPEND_WORK_MS 3600000
+bool vdb_append_begin(vecdb *db, uint32_t wait_ms);
 void vdb_append_end(vecdb *db);
 
 /* Can no power cut take back the commits up to `sequence`? (Without full durability a checkpoint is

@@ -92,7 +92,7 @@ static void keep_error(vecdb *db, const vecdb_error *err)
 
 static void maintain(vecdb *db)
 {
-    if (!vdb_append_begin(db))
+    if (!vdb_append_begin(db, VDB_APPEND_WORK_MS))
         return;
     struct vdb_stop stop;
     vdb_stop_init(&stop, db, 0);
@@ -294,7 +294,7 @@ int vecdb_compact(vecdb *db, const vecdb_work *request, vecdb_error *err)
         return status;
     if (request && request->size < sizeof *request)
         return vdb_fail(err, VECDB_MISUSE, "vecdb_work.size must be sizeof(vecdb_work)");
-    if (!vdb_append_begin(db))
+    if (!vdb_append_begin(db, VDB_APPEND_WORK_MS))
         return vdb_fail(err, VECDB_BUSY, "%s: another process is packing or compacting just now; try again later",
                         db->path);
     status = compact_all(db, request, err);

@@ -174,8 +174,10 @@ size_t vecdb_results_queries(const vecdb_results *results)
 void vecdb_results_range(const vecdb_results *results, size_t query, size_t *first, size_t *count)
 {
     bool is_there = results && query < results->n_queries;
-    *first = is_there ? results->first[query] : 0;
-    *count = is_there ? results->first[query + 1] - results->first[query] : 0;
+    if (first)
+        *first = is_there ? results->first[query] : 0;
+    if (count)
+        *count = is_there ? results->first[query + 1] - results->first[query] : 0;
 }
 
 static const struct vdb_item *item_at(const vecdb_results *results, size_t i)

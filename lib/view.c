@@ -371,7 +371,9 @@ int vdb_view_count_dead(const struct vdb_view *view, const struct vdb_view_field
                         uint64_t *n_dead, vecdb_error *err)
 {
     struct dead_counter counter = {.field = field, .remaining = remaining, .err = err};
-    vdb_slots_each(view->dead->set, count_slot, &counter);
+    for (size_t i = 0; i < field->n_segments && !counter.status; i++)
+        vdb_slots_each_between(view->dead->set, field->segments[i]->ref.first_slot, field->segments[i]->ref.last_slot,
+                               count_slot, &counter);
     *n_dead = counter.n;
     return counter.status;
 }

@@ -519,7 +519,7 @@ static int write_records(vecdb_collection *collection, const vecdb_record *recor
             .collection = collection, .records = records, .n_records = n_records, .is_insert = is_insert};
         status = prepare(&batch, err);
         if (!status) {
-            batch.is_bulk = batch.n_vector_bytes >= BULK_BYTES && vdb_append_begin(db);
+            batch.is_bulk = batch.n_vector_bytes >= BULK_BYTES && vdb_append_begin(db, VDB_APPEND_WRITE_MS);
             status = vdb_commit(db, apply_batch, &batch, err);
             if (batch.is_bulk)
                 vdb_append_end(db);

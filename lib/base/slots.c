@@ -225,3 +225,13 @@ void vdb_slots_each(const struct vdb_slots *slots, bool (*each)(void *context, u
     struct visit visit = {each, context};
     roaring_iterate(const_bitmap_of(slots), visit_slot, &visit);
 }
+
+void vdb_slots_each_between(const struct vdb_slots *slots, uint32_t first, uint32_t last,
+                            bool (*each)(void *context, uint32_t slot), void *context)
+{
+    roaring_uint32_iterator_t at;
+    roaring_init_iterator(const_bitmap_of(slots), &at);
+    bool is_there = roaring_move_uint32_iterator_equalorlarger(&at, first);
+    while (is_there && at.current_value <= last && each(context, at.current_value))
+        is_there = roaring_advance_uint32_iterator(&at);
+}

@@ -33,7 +33,9 @@ size_t vdb_slots_bytes(const struct vdb_slots *slots);
 size_t vdb_slots_write(const struct vdb_slots *slots, char *out);
 struct vdb_slots *vdb_slots_read(const void *bytes, size_t n_bytes);
 
-/* Call each(context, slot) in ascending order until it returns false. */
+/* Call each(context, slot) in ascending order until it returns false; for all slots, or first .. last. */
 void vdb_slots_each(const struct vdb_slots *slots, bool (*each)(void *context, uint32_t slot), void *context);
+void vdb_slots_each_between(const struct vdb_slots *slots, uint32_t first, uint32_t last,
+                            bool (*each)(void *context, uint32_t slot), void *context);
 
 #endif
