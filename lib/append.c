@@ -30,6 +30,7 @@ struct sweep {
     uint64_t sequence; /* of the state that names the files */
     uint64_t *named; /* pairs (field, generation) */
     size_t n_named;
+    bool is_settled; /* no failed commit can come back */
     vecdb_error *err;
 };
 
@@ -58,6 +59,17 @@ int vdb_append_secure(vecdb *db, uint64_t sequence, bool *is_secure, vecdb_error
     return status;
 }
 
+/* A commit that failed (its sync did) may still lie in the WAL, unseen, name a file that nothing names
+ * now, and come back when all processes are killed. One that succeeds is written over it. */
+static bool settle(struct sweep *sweep)
+{
+    struct vdb_connection *c;
+    if (!sweep->is_settled)
+        sweep->is_settled = !vdb_write_begin(sweep->db->catalog, &c, &sweep->sequence, NULL) &&
+                            !vdb_write_commit(c, NULL);
+    return sweep->is_settled;
+}
+
 static bool remove_unnamed(void *context, const char *name)
 {
     struct sweep *sweep = context;
@@ -70,7 +82,7 @@ static bool remove_unnamed(void *context, const char *name)
         if (sweep->named[2 * i] == field && sweep->named[2 * i + 1] == generation)
             return true;
     bool is_secure = false;
-    if (vdb_append_secure(db, sweep->sequence, &is_secure, NULL) || !is_secure)
+    if (!settle(sweep) || vdb_append_secure(db, sweep->sequence, &is_secure, NULL) || !is_secure)
         return false; /* a later sweep will */
     char *path = vdb_vector_path(db, field, generation);
     vecdb_error ignored;
