@@ -16,6 +16,7 @@
  */
 #include <errno.h>
 #include <sqlite3.h>
+#include <sys/wait.h>
 
 #include "database.h"
 #include "fault_tools.h"
@@ -525,7 +526,8 @@ static void fail_allocations(bool with_allocator, long n_failing, unsigned long 
     CHECK(n_total > 100);
     remove_database(path);
     for (long n = start_for(step, with_allocator + (unsigned)(n_failing > 1) * 2); n < n_total; n += step) {
-        snprintf(trial, sizeof trial, "allocation %ld of %ld%s", n, n_total, n_failing > 1 ? " and all that follow" : "");
+        snprintf(trial, sizeof trial, "allocation %ld of %ld%s", n, n_total,
+                 n_failing > 1 ? " and all that follow" : "");
         countdown = n;
         one_life_without_memory(path, with_allocator, &beneath);
     }
@@ -676,4 +678,56 @@ TEST(every_sync_that_fails_loses_nothing)
     fail_files(EIO, VDB_IO_SYNC, 1, 60);
     fail_files(EIO, VDB_IO_SYNC, 2, 60);
     fail_files(EIO, VDB_IO_SYNC, WATCH_CALLS, 60);
+}
+
+/* ------------------------------------------------------------------ a failure, then a crash */
+
+static int wal_syncs_to_fail, wal_writes_to_die;
+
+static int fail_then_die(void *context, enum vdb_io_op op, const char *path)
+{
+    size_t length = strlen(path);
+    (void)context;
+    if (length < 4 || strcmp(path + length - 4, "-wal"))
+        return 0;
+    if (op == VDB_IO_SYNC && wal_syncs_to_fail && !--wal_syncs_to_fail)
+        return EIO;
+    if (op == VDB_IO_WRITE && wal_writes_to_die && !--wal_writes_to_die)
+        _exit(0);
+    return 0;
+}
+
+/* A bulk write whose commit cannot be synced; then a compaction that is killed before it writes. */
+static void fail_and_be_killed(const char *path)
+{
+    static const struct vdb_io_hook hook = {fail_then_die, NULL};
+    struct life life = {.path = path, .is_expected = is_io_error, .hook = &hook};
+    life.options = (vecdb_options){.size = sizeof life.options, .threads = VECDB_THREADS_NONE};
+    CHECK(open_life(&life, VECDB_OPEN_NEW));
+    CHECK(create(&life)); /* and nothing is put: the compaction has nothing to pack, and to commit */
+    wal_syncs_to_fail = 1;
+    fault_errno = EIO;
+    put(&life, 10, 49, 2);
+    CHECK_INT(life.n_failed, 1);
+    wal_writes_to_die = 1;
+    look_after(&life);
+    FAIL("the compaction has written nothing");
+}
+
+TEST(a_failed_commit_that_a_crash_brings_back_is_whole)
+{
+    struct life life = {.path = test_path("db"), .is_expected = is_io_error};
+    int status = 0;
+    pid_t child = fork();
+    if (!child)
+        fail_and_be_killed(life.path);
+    CHECK_INT(waitpid(child, &status, 0), child);
+    CHECK_INT(status, 0);
+    snprintf(trial, sizeof trial, "after the crash");
+    life.model.name = 'c';
+    life.uncertain[0] = life.model;
+    for (int key = 10; key <= 49; key++)
+        life.uncertain[0].versions[key] = 2;
+    life.n_uncertain = 1;
+    check_afterwards(&life);
 }

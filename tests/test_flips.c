@@ -13,7 +13,7 @@
  *
  * Damage is: one bit of a byte, the bits taking turns; the file cut off; the file gone; the file as it was
  * some commits ago; two files exchanged. (Not tried: an older catalog.sqlite beneath a newer WAL. Each page
- * of it is whole, and nothing tells that it is not the newest. Files are restored together or not at all.) All bytes are tried when VECDB_TEST_ROUNDS, the number of
+ * of it is whole, and nothing tells that it is not the newest. Files are restored together.) All bytes are tried when VECDB_TEST_ROUNDS, the number of
  * flips, is large enough; else every n-th, from a place that the seed chooses.
  */
 #include <errno.h>
@@ -82,7 +82,8 @@ static void put_rows(vecdb *db, const struct shape *shape, int first, int n, uns
         }
         snprintf(metadata[i], sizeof metadata[i], "{\"number\": %d, \"version\": %u}", first + i, version);
         snprintf(texts[i], sizeof texts[i], "passage %d", first + i);
-        records[i] = (vecdb_record){.key = vecdb_key_int(first + i), .vectors = vectors[i], .n_vectors = shape->n_fields};
+        records[i] = (vecdb_record){
+            .key = vecdb_key_int(first + i), .vectors = vectors[i], .n_vectors = shape->n_fields};
         records[i].metadata = metadata[i];
         records[i].text = texts[i];
     }
@@ -502,8 +503,10 @@ static void run_trials(const struct damage *damages, size_t n)
         if (!children[w])
             work(w, damages, at + N_WORKERS, n);
     }
-    fprintf(stderr, "    %zu trials: %u failed to open, %u answered with errors, %u with all that was asked (check found "
-            "nothing in %u)\n", n, progress->n_at_open, progress->n_told, progress->n_right, progress->n_unnoticed);
+    fprintf(stderr,
+            "    %zu trials: %u failed to open, %u answered with errors, %u with all that was asked (check found "
+            "nothing in %u)\n",
+            n, progress->n_at_open, progress->n_told, progress->n_right, progress->n_unnoticed);
     if (progress->n_failures)
         FAIL("%u failures in %zu trials", progress->n_failures, n);
 }
