@@ -13,8 +13,9 @@
  *
  * Damage is: one bit of a byte, the bits taking turns; the file cut off; the file gone; the file as it was
  * some commits ago; two files exchanged. (Not tried: an older catalog.sqlite beneath a newer WAL. Each page
- * of it is whole, and nothing tells that it is not the newest. Files are restored together.) All bytes are tried when VECDB_TEST_ROUNDS, the number of
- * flips, is large enough; else every n-th, from a place that the seed chooses.
+ * of it is whole, and nothing tells that it is not the newest. Files are restored together.) All bytes are
+ * tried when VECDB_TEST_ROUNDS, the number of flips, is large enough; else every n-th, from a place that
+ * the seed chooses.
  */
 #include <errno.h>
 #include <signal.h>
