@@ -131,6 +131,8 @@ static void fill_and_go_on(const char *path, int threads, void (*make_space)(voi
         if (turn < 2)
             take_space();
     }
+    for (int i = 0; i < 4; i++)
+        make_space(); /* a compaction needs room for a copy of a file */
     CHECK_OK(err, vecdb_compact(db, NULL, &err));
     vecdb_close(db);
     db = open_database(path, VECDB_OPEN_EXISTING, threads);
