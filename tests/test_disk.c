@@ -103,7 +103,25 @@ static int64_t fill_up(vecdb_collection *collection, int64_t n, size_t n_rows)
     }
 }
 
-static void fill_and_go_on(const char *path, int threads, void (*make_space)(void), void (*take_space)(void))
+static const char *disk(void)
+{
+    static char path[512];
+    if (!*path)
+        snprintf(path, sizeof path, "%s", test_directory());
+    return path;
+}
+
+static unsigned n_megabytes = 6;
+
+static void enlarge(void)
+{
+    char options[32];
+    n_megabytes += 4;
+    snprintf(options, sizeof options, "size=%um", n_megabytes);
+    CHECK(!mount(NULL, disk(), NULL, MS_REMOUNT, options));
+}
+
+static void fill_and_go_on(const char *path, int threads)
 {
     vecdb *db = open_database(path, VECDB_OPEN_CREATE, threads);
     vecdb_collection *collection = open_numbers(db);
@@ -124,43 +142,19 @@ static void fill_and_go_on(const char *path, int threads, void (*make_space)(voi
             collection = open_numbers(db);
             check_numbers(collection, n, "opened on the full disk");
         }
-        make_space();
+        enlarge();
         CHECK_OK(err, put_numbers(collection, n, 100, &err));
         n += 100;
         check_numbers(collection, n, "when there is space again");
-        if (turn < 2)
-            take_space();
     }
     for (int i = 0; i < 4; i++)
-        make_space(); /* a compaction needs room for a copy of a file */
+        enlarge(); /* a compaction needs room for a copy of a file */
     CHECK_OK(err, vecdb_compact(db, NULL, &err));
     vecdb_close(db);
     db = open_database(path, VECDB_OPEN_EXISTING, threads);
     check_numbers(open_numbers(db), n, "opened again");
     check_database(db, "at the end");
     vecdb_close(db);
-}
-
-static const char *disk(void)
-{
-    static char path[512];
-    if (!*path)
-        snprintf(path, sizeof path, "%s", test_directory());
-    return path;
-}
-
-static unsigned n_megabytes = 6;
-
-static void enlarge(void)
-{
-    char options[32];
-    n_megabytes += 4;
-    snprintf(options, sizeof options, "size=%um", n_megabytes);
-    CHECK(!mount(NULL, disk(), NULL, MS_REMOUNT, options));
-}
-
-static void do_nothing(void)
-{
 }
 
 static void need_small_disk(void)
@@ -172,13 +166,13 @@ static void need_small_disk(void)
 TEST(a_full_disk_loses_nothing_and_writing_goes_on_when_there_is_space)
 {
     need_small_disk();
-    fill_and_go_on(test_path("db"), VECDB_THREADS_NONE, enlarge, do_nothing);
+    fill_and_go_on(test_path("db"), VECDB_THREADS_NONE);
 }
 
 TEST(a_full_disk_loses_nothing_beside_a_thread_that_packs)
 {
     need_small_disk();
-    fill_and_go_on(test_path("db"), 2, enlarge, do_nothing);
+    fill_and_go_on(test_path("db"), 2);
 }
 
 /* A file may be at most so long. */
