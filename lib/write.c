@@ -3,7 +3,8 @@
  * lib/write.c - put, insert, delete
  *
  * A write has two halves. Outside of all locks, every record is checked and its vectors are brought
- * into the fields' types (struct batch). Inside the transaction, slots are given out, keys looked up,
+ * into the fields' types (struct batch). (Metadata of many records is parsed in the second half, by the
+ * thread that would wait for the other.) Inside the transaction, slots are given out, keys looked up,
  * rows written. Vectors go to the tail; or, when there are many of them and this process can be the
  * maintainer, at once into an extent that is synced before the commit, which spares writing them
  * three times (WAL, catalog, page) and is done by another thread, beside the rows of the catalog.
@@ -48,6 +49,7 @@ struct batch {
     size_t *metadata_lengths, *text_lengths;
     struct column *columns; /* one for each field */
     bool has_documents, is_bulk;
+    bool checks_late; /* metadata is parsed in the second half, beside the writing of extents */
     size_t n_vector_bytes;
 
     struct vdb_append *appends; /* bulk: one for each field */
@@ -184,7 +186,7 @@ static int check_document(struct batch *batch, struct vdb_connection *c, const c
 {
     const vecdb_record *record = &batch->records[i];
     int status = vdb_check_key(where, &record->key, &batch->keys[i], err);
-    if (!status && record->metadata)
+    if (!status && record->metadata && !batch->checks_late)
         status = check_metadata(batch, c, where, i, err);
     if (!status && record->text)
         status = vdb_check_text(where, "text", record->text, record->text_length, &batch->text_lengths[i], err);
@@ -252,7 +254,9 @@ static int prepare(struct batch *batch, vecdb_error *err)
     bool has_metadata = false;
     for (size_t i = 0; i < batch->n_records; i++)
         has_metadata |= batch->records[i].metadata != NULL;
-    int status = vdb_view_acquire(batch->collection, &batch->view, has_metadata ? &c : NULL, &sequence, err);
+    batch->checks_late = has_metadata && batch->n_records >= SIDE_BY_SIDE_RECORDS;
+    bool needs_connection = has_metadata && !batch->checks_late;
+    int status = vdb_view_acquire(batch->collection, &batch->view, needs_connection ? &c : NULL, &sequence, err);
     if (status)
         return status;
     if (!allocate_batch(batch)) {
@@ -359,9 +363,16 @@ struct parts {
 
 static int write_records_part(struct parts *parts, vecdb_error *err)
 {
+    struct batch *batch = parts->batch;
+    struct place place;
+    place_init(&place, batch);
     int status = VECDB_OK;
-    for (size_t i = 0; i < parts->batch->n_records && !status; i++)
-        status = write_record(parts->batch, parts->c, i, parts->first_slot, parts->n_records, err);
+    for (size_t i = 0; i < batch->n_records && !status; i++) {
+        if (batch->checks_late && batch->records[i].metadata)
+            status = check_metadata(batch, parts->c, place_at(&place, i), i, err);
+        if (!status)
+            status = write_record(batch, parts->c, i, parts->first_slot, parts->n_records, err);
+    }
     return status;
 }
 

@@ -71,6 +71,38 @@ static bool are_halves(const unsigned char *values, size_t n)
     return true;
 }
 
+/* Whole numbers 0 .. 255, counts and pixels, are the other: tested without branches, which the compiler
+ * makes vectors of, and in pieces, because other values mostly fail in the first. */
+#define PIECE_VALUES 1024
+
+static bool are_bytes(const unsigned char *values, size_t n)
+{
+    for (size_t first = 0; first < n; first += PIECE_VALUES) {
+        size_t end = n - first < PIECE_VALUES ? n : first + PIECE_VALUES;
+        uint32_t bad = 0;
+        for (size_t i = first; i < end; i++) {
+            float value;
+            uint32_t bits;
+            memcpy(&value, values + 4 * i, 4);
+            memcpy(&bits, values + 4 * i, 4);
+            float inside = value >= 0 && value <= 255 ? value : 0.5f; /* what is outside is not converted */
+            bad |= ((float)(int)inside != value) | (bits == 0x80000000u); /* -0.0 is no byte */
+        }
+        if (bad)
+            return false;
+    }
+    return true;
+}
+
+static void narrow_to_bytes(const unsigned char *values, size_t n, unsigned char *out)
+{
+    for (size_t i = 0; i < n; i++) {
+        float value;
+        memcpy(&value, values + 4 * i, 4);
+        out[i] = (unsigned char)(int)value;
+    }
+}
+
 /* The types that hold every value, as a set. */
 static unsigned common_types(int type, const unsigned char *values, size_t n)
 {
@@ -95,6 +127,8 @@ static unsigned common_types(int type, const unsigned char *values, size_t n)
 
 static int choose_stored_type(int type, const unsigned char *values, size_t n)
 {
+    if (type == VECDB_F32 && are_bytes(values, n))
+        return VECDB_U8;
     unsigned types = common_types(type, values, n);
     return types & AS_U8     ? VECDB_U8
            : types & AS_I8   ? VECDB_I8
@@ -353,6 +387,8 @@ int vdb_page_encode(struct vdb_coder *coder, const struct vdb_page_rows *rows, s
         memcpy(page + layout.header_bytes, rows->rows, raw_bytes);
     else if (rows->type == VECDB_F32 && layout.stored_type == VECDB_F16)
         narrow_to_halves(rows->rows, n_values, page + layout.header_bytes);
+    else if (rows->type == VECDB_F32 && layout.stored_type == VECDB_U8)
+        narrow_to_bytes(rows->rows, n_values, page + layout.header_bytes);
     else
         narrow(rows->type, layout.stored_type, rows->rows, n_values, page + layout.header_bytes);
     if (rows->compression == VECDB_COMPRESSION_MAX)
