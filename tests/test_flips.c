@@ -551,6 +551,7 @@ TEST(a_flipped_bit_in_any_file_is_told_or_changes_nothing)
                 next += step;
             }
     run_trials(damages, n);
+    vdb_free(tool_memory(), damages);
     CHECK(progress->n_told && progress->n_at_open);
 }
 
