@@ -3,7 +3,7 @@
  * lib/write.c - put, insert, delete
  *
  * A write has two halves. Outside of all locks, every record is checked and its vectors are brought
- * into the fields' types (struct batch). (Metadata of many records is parsed in the second half, by the
+ * into the fields' types (struct vdb_batch). (Metadata of many records is parsed in the second half, by the
  * thread that would wait for the other.) Inside the transaction, slots are given out, keys looked up,
  * rows written. Vectors go to the tail; or, when there are many of them and this process can be the
  * maintainer, at once into an extent that is synced before the commit, which spares writing them
@@ -15,7 +15,7 @@
  * When the collection's fields were changed between the two halves (by another process, say), the
  * first half is done again.
  */
-#include "database.h"
+#include "batch.h"
 
 #include <stdio.h>
 
@@ -25,255 +25,12 @@
 /* From this many bytes of vectors on, a write goes into an extent of its own: about two pages. */
 #define BULK_BYTES ((size_t)128 << 10)
 
-/* Fewer records are checked by one thread: waking another costs as much as checking so many. */
-#define SIDE_BY_SIDE_RECORDS 256
-
 /* Not a vecdb_status: the fields have changed since the batch was made. */
 #define STALE (-1)
 
-/* The records' vectors in one field, those without one left out. */
-struct column {
-    const struct vdb_view_field *field;
-    unsigned char *rows;
-    uint32_t *record; /* of each row: its place in the batch, ascending; later its slot */
-    size_t n_rows;
-};
-
-struct batch {
-    vecdb_collection *collection;
-    const vecdb_record *records;
-    size_t n_records;
-    bool is_insert;
-    struct vdb_view *view; /* whose fields it was made for */
-    vecdb_key *keys;       /* with lengths */
-    size_t *metadata_lengths, *text_lengths;
-    struct column *columns; /* one for each field */
-    bool has_documents, is_bulk;
-    bool checks_late; /* metadata is parsed in the second half, beside the writing of extents */
-    size_t n_vector_bytes;
-
-    struct vdb_append *appends; /* bulk: one for each field */
-    uint32_t *dead;             /* slots killed */
-    size_t n_dead, dead_capacity;
-    uint32_t *slots;            /* scratch, one for each record */
-    unsigned char *is_killed;   /* by a later record of the same batch */
-};
-
-/* ------------------------------------------------------------------ the first half */
-
-static void batch_release(struct batch *batch)
-{
-    struct vdb_memory *memory = &batch->collection->db->memory;
-    for (size_t i = 0; batch->columns && i < batch->view->n_fields; i++) {
-        vdb_free_aligned(memory, batch->columns[i].rows);
-        vdb_free(memory, batch->columns[i].record);
-    }
-    vdb_free(memory, batch->columns);
-    vdb_free(memory, batch->keys);
-    vdb_free(memory, batch->metadata_lengths);
-    vdb_free(memory, batch->text_lengths);
-    vdb_free(memory, batch->appends);
-    vdb_free(memory, batch->dead);
-    vdb_free(memory, batch->slots);
-    vdb_free(memory, batch->is_killed);
-    vdb_view_release(batch->view);
-}
-
-static int add_vector(struct batch *batch, const char *where, size_t record, struct column *column,
-                      const void *values, uint32_t dimension, int type, vecdb_error *err)
-{
-    struct vdb_memory *memory = &batch->collection->db->memory;
-    size_t vector_bytes = column->field->vector_bytes;
-    if (column->n_rows && column->record[column->n_rows - 1] == record)
-        return vdb_fail(err, VECDB_INVALID, "%s: field \"%s\" is given two vectors", where, column->field->row.name);
-    if (!column->rows) { /* room for all records: most have a vector */
-        size_t n_bytes;
-        if (__builtin_mul_overflow(batch->n_records, vector_bytes, &n_bytes))
-            return vdb_fail_memory(err, SIZE_MAX);
-        column->rows = vdb_alloc_aligned(memory, n_bytes);
-        column->record = vdb_alloc_array(memory, batch->n_records, sizeof *column->record);
-        if (!column->rows || !column->record)
-            return vdb_fail_memory(err, n_bytes);
-    }
-    int status = vdb_check_vector(where, &column->field->row, values, dimension, type,
-                                  column->rows + column->n_rows * vector_bytes, err);
-    if (status)
-        return status;
-    column->record[column->n_rows++] = (uint32_t)record;
-    batch->n_vector_bytes += vector_bytes;
-    return VECDB_OK;
-}
-
-static int add_vectors(struct batch *batch, const char *where, size_t i, vecdb_error *err)
-{
-    const vecdb_record *record = &batch->records[i];
-    const struct vdb_view_field *field;
-    int status = VECDB_OK;
-    if (record->n_vectors && !record->vectors)
-        return vdb_fail(err, VECDB_INVALID, "%s: %zu vectors are announced, but the pointer to them is NULL", where,
-                        record->n_vectors);
-    if (record->vector) {
-        if ((status = vdb_view_field(batch->view, NULL, &field, err)))
-            return status;
-        status = add_vector(batch, where, i, &batch->columns[field - batch->view->fields], record->vector,
-                            record->dimension, record->type, err);
-    }
-    for (size_t v = 0; v < record->n_vectors && !status; v++) {
-        const vecdb_vector *vector = &record->vectors[v];
-        if (!vector->values)
-            continue;
-        if ((status = vdb_view_field(batch->view, vector->field, &field, err)))
-            return vdb_fail_prefix(err, status, "%s: ", where);
-        status = add_vector(batch, where, i, &batch->columns[field - batch->view->fields], vector->values,
-                            vector->dimension, vector->type, err);
-    }
-    return status;
-}
-
-/* Metadata is parsed by SQLite, as it will be when it is filtered. */
-static int check_metadata(struct batch *batch, struct vdb_connection *c, const char *where, size_t i, vecdb_error *err)
-{
-    const vecdb_record *record = &batch->records[i];
-    size_t length;
-    bool is_object;
-    int status = vdb_check_text(where, "metadata", record->metadata, record->metadata_length, &length, err);
-    if (status || (status = vdb_json_check(c, record->metadata, length, &is_object, err)))
-        return status;
-    if (!is_object || memchr(record->metadata, 0, length)) /* SQLite ends at a NUL, and takes what is before it */
-        return vdb_fail(err, VECDB_INVALID,
-                        "%s: the metadata is not a JSON object such as {\"year\": 2024} (or is nested too deeply)",
-                        where);
-    batch->metadata_lengths[i] = length;
-    return VECDB_OK;
-}
-
-/* Keys, metadata and texts, or vectors, of all records: two parts that are done side by side. */
-struct checking {
-    struct batch *batch;
-    struct vdb_connection *c; /* NULL: no record has metadata */
-    int status[2];
-    size_t failed_at[2];
-    vecdb_error error[2];
-};
-
-/* Where in the call an error is; the number is written anew for each record, by hand, because most
- * records are in order. */
-struct place {
-    char text[VECDB_MAX_NAME + 64];
-    size_t prefix;
-};
-
-static void place_init(struct place *place, const struct batch *batch)
-{
-    int n = snprintf(place->text, sizeof place->text, "collection \"%s\": record ", batch->view->row.name);
-    place->prefix = (size_t)n;
-}
-
-static const char *place_at(struct place *place, size_t i)
-{
-    char digits[20];
-    size_t n = 0;
-    do
-        digits[n++] = (char)('0' + i % 10);
-    while (i /= 10);
-    for (size_t k = 0; k < n; k++)
-        place->text[place->prefix + k] = digits[n - 1 - k];
-    place->text[place->prefix + n] = '\0';
-    return place->text;
-}
-
-static int check_document(struct batch *batch, struct vdb_connection *c, const char *where, size_t i, vecdb_error *err)
-{
-    const vecdb_record *record = &batch->records[i];
-    int status = vdb_check_key(where, &record->key, &batch->keys[i], err);
-    if (!status && record->metadata && !batch->checks_late)
-        status = check_metadata(batch, c, where, i, err);
-    if (!status && record->text)
-        status = vdb_check_text(where, "text", record->text, record->text_length, &batch->text_lengths[i], err);
-    if (!status && (record->reserved[0] || record->reserved[1]))
-        status = vdb_fail(err, VECDB_INVALID, "%s: vecdb_record.reserved must be zero", where);
-    batch->has_documents |= record->metadata || record->text;
-    return status;
-}
-
-static void check_part(void *context, size_t part)
-{
-    struct checking *checking = context;
-    struct batch *batch = checking->batch;
-    vecdb_error *err = &checking->error[part];
-    struct place place;
-    place_init(&place, batch);
-    int status = VECDB_OK;
-    size_t i = 0;
-    for (; i < batch->n_records && !status; i++)
-        status = part ? check_document(batch, checking->c, place_at(&place, i), i, err)
-                      : add_vectors(batch, place_at(&place, i), i, err);
-    checking->status[part] = status;
-    checking->failed_at[part] = i;
-}
-
-static int check_records(struct batch *batch, struct vdb_connection *c, vecdb_error *err)
-{
-    struct checking checking = {.batch = batch, .c = c};
-    vdb_pool_run(batch->collection->db->pool, batch->n_records < SIDE_BY_SIDE_RECORDS ? 1 : 2, 2, check_part,
-                 &checking);
-    /* What is wrong with the first bad record, whichever part found it. */
-    int part = checking.status[1] && (!checking.status[0] || checking.failed_at[1] <= checking.failed_at[0]);
-    if (checking.status[part] && err)
-        *err = checking.error[part];
-    return checking.status[part];
-}
-
-static bool allocate_batch(struct batch *batch)
-{
-    struct vdb_memory *memory = &batch->collection->db->memory;
-    size_t n = batch->n_records, n_fields = batch->view->n_fields;
-    batch->keys = vdb_alloc_array(memory, n, sizeof *batch->keys);
-    batch->slots = vdb_alloc_array(memory, n, sizeof *batch->slots);
-    batch->metadata_lengths = vdb_alloc_array(memory, n, sizeof *batch->metadata_lengths);
-    batch->text_lengths = vdb_alloc_array(memory, n, sizeof *batch->text_lengths);
-    batch->columns = vdb_alloc_array(memory, n_fields + 1, sizeof *batch->columns);
-    batch->appends = vdb_alloc_array(memory, n_fields + 1, sizeof *batch->appends);
-    batch->is_killed = vdb_alloc(memory, n);
-    if (!batch->keys || !batch->slots || !batch->metadata_lengths || !batch->text_lengths || !batch->columns ||
-        !batch->appends || !batch->is_killed)
-        return false;
-    memset(batch->metadata_lengths, 0, n * sizeof *batch->metadata_lengths);
-    memset(batch->text_lengths, 0, n * sizeof *batch->text_lengths);
-    memset(batch->appends, 0, (n_fields + 1) * sizeof *batch->appends);
-    for (size_t i = 0; i <= n_fields; i++)
-        batch->columns[i] = (struct column){.field = i < n_fields ? &batch->view->fields[i] : NULL};
-    return true;
-}
-
-/* The first half. On failure too the batch must be released. */
-static int prepare(struct batch *batch, vecdb_error *err)
-{
-    uint64_t sequence;
-    struct vdb_connection *c = NULL;
-    bool has_metadata = false;
-    for (size_t i = 0; i < batch->n_records; i++)
-        has_metadata |= batch->records[i].metadata != NULL;
-    batch->checks_late = has_metadata && batch->n_records >= SIDE_BY_SIDE_RECORDS;
-    bool needs_connection = has_metadata && !batch->checks_late;
-    int status = vdb_view_acquire(batch->collection, &batch->view, needs_connection ? &c : NULL, &sequence, err);
-    if (status)
-        return status;
-    if (!allocate_batch(batch)) {
-        vdb_free(&batch->collection->db->memory, batch->columns);
-        batch->columns = NULL;
-        status = vdb_fail_memory(err, batch->n_records * sizeof *batch->keys);
-    }
-    if (!status)
-        status = check_records(batch, c, err);
-    if (c)
-        vdb_read_end(c);
-    return status;
-}
-
 /* ------------------------------------------------------------------ the second half */
 
-static int kill_slot(struct batch *batch, struct vdb_connection *c, uint32_t slot, uint32_t first_slot,
+static int kill_slot(struct vdb_batch *batch, struct vdb_connection *c, uint32_t slot, uint32_t first_slot,
                      vecdb_error *err)
 {
     if (batch->n_dead == batch->dead_capacity) {
@@ -295,7 +52,7 @@ static int kill_slot(struct batch *batch, struct vdb_connection *c, uint32_t slo
     return status;
 }
 
-static int fail_existing(const struct batch *batch, size_t i, vecdb_error *err)
+static int fail_existing(const struct vdb_batch *batch, size_t i, vecdb_error *err)
 {
     const vecdb_key *key = &batch->keys[i];
     if (key->text)
@@ -308,7 +65,7 @@ static int fail_existing(const struct batch *batch, size_t i, vecdb_error *err)
                     batch->view->row.name, i, (long long)key->integer);
 }
 
-static int write_record(struct batch *batch, struct vdb_connection *c, size_t i, uint32_t first_slot,
+static int write_record(struct vdb_batch *batch, struct vdb_connection *c, size_t i, uint32_t first_slot,
                         uint64_t *n_records, vecdb_error *err)
 {
     struct vdb_record_row row = {.slot = first_slot + (uint32_t)i,
@@ -338,8 +95,8 @@ static int write_record(struct batch *batch, struct vdb_connection *c, size_t i,
     return status;
 }
 
-static int write_tail(struct vdb_connection *c, const struct column *column, uint32_t first_slot,
-                      const struct batch *batch, vecdb_error *err)
+static int write_tail(struct vdb_connection *c, const struct vdb_batch_column *column, uint32_t first_slot,
+                      const struct vdb_batch *batch, vecdb_error *err)
 {
     size_t vector_bytes = column->field->vector_bytes;
     int status = VECDB_OK;
@@ -353,7 +110,7 @@ static int write_tail(struct vdb_connection *c, const struct column *column, uin
 /* A bulk write has two parts that do not touch each other until the end: rows of the catalog, by the
  * transaction's connection, and extents of the vector files. They are done side by side. */
 struct parts {
-    struct batch *batch;
+    struct vdb_batch *batch;
     struct vdb_connection *c;
     uint32_t first_slot;
     uint64_t *n_records;
@@ -363,13 +120,13 @@ struct parts {
 
 static int write_records_part(struct parts *parts, vecdb_error *err)
 {
-    struct batch *batch = parts->batch;
-    struct place place;
-    place_init(&place, batch);
+    struct vdb_batch *batch = parts->batch;
+    struct vdb_place place;
+    vdb_place_init(&place, batch);
     int status = VECDB_OK;
     for (size_t i = 0; i < batch->n_records && !status; i++) {
         if (batch->checks_late && batch->records[i].metadata)
-            status = check_metadata(batch, parts->c, place_at(&place, i), i, err);
+            status = vdb_batch_check_metadata(batch, parts->c, vdb_place_at(&place, i), i, err);
         if (!status)
             status = write_record(batch, parts->c, i, parts->first_slot, parts->n_records, err);
     }
@@ -378,10 +135,10 @@ static int write_records_part(struct parts *parts, vecdb_error *err)
 
 static int write_extents_part(struct parts *parts, vecdb_error *err)
 {
-    struct batch *batch = parts->batch;
+    struct vdb_batch *batch = parts->batch;
     int status = VECDB_OK;
     for (size_t f = 0; f < batch->view->n_fields && !status; f++) {
-        const struct column *column = &batch->columns[f];
+        const struct vdb_batch_column *column = &batch->columns[f];
         struct vdb_append *append = &batch->appends[f];
         if (!column->n_rows)
             continue;
@@ -400,7 +157,7 @@ static void run_part(void *context, size_t i)
     parts->status[i] = i ? write_records_part(parts, &parts->error[i]) : write_extents_part(parts, &parts->error[i]);
 }
 
-static int write_bulk(struct batch *batch, struct vdb_connection *c, uint32_t first_slot, uint64_t *n_records,
+static int write_bulk(struct vdb_batch *batch, struct vdb_connection *c, uint32_t first_slot, uint64_t *n_records,
                       vecdb_error *err)
 {
     vecdb *db = batch->collection->db;
@@ -429,7 +186,7 @@ static int write_bulk(struct batch *batch, struct vdb_connection *c, uint32_t fi
     return status;
 }
 
-static int write_small(struct batch *batch, struct vdb_connection *c, uint32_t first_slot, uint64_t *n_records,
+static int write_small(struct vdb_batch *batch, struct vdb_connection *c, uint32_t first_slot, uint64_t *n_records,
                        vecdb_error *err)
 {
     struct parts parts = {.batch = batch, .c = c, .first_slot = first_slot, .n_records = n_records};
@@ -446,8 +203,8 @@ static int compare_slots(const void *a, const void *b)
 }
 
 /* Note the dead slots and log what was done. */
-static int finish_batch(struct batch *batch, struct vdb_transaction *transaction, uint32_t first_slot, size_t n_slots,
-                        bool wrote_extents, vecdb_error *err)
+static int finish_batch(struct vdb_batch *batch, struct vdb_transaction *transaction, uint32_t first_slot,
+                        size_t n_slots, bool wrote_extents, vecdb_error *err)
 {
     uint64_t id = batch->collection->id;
     if (batch->n_dead) {
@@ -466,7 +223,7 @@ static int finish_batch(struct batch *batch, struct vdb_transaction *transaction
 }
 
 /* The collection as it is now; STALE when it has other fields than the batch was made for. */
-static int read_collection(struct batch *batch, struct vdb_connection *c, struct vdb_collection_row *row,
+static int read_collection(struct vdb_batch *batch, struct vdb_connection *c, struct vdb_collection_row *row,
                            vecdb_error *err)
 {
     bool found;
@@ -481,7 +238,7 @@ static int read_collection(struct batch *batch, struct vdb_connection *c, struct
 
 static int apply_batch(void *context, struct vdb_transaction *transaction, vecdb_error *err)
 {
-    struct batch *batch = context;
+    struct vdb_batch *batch = context;
     struct vdb_connection *c = transaction->connection;
     struct vdb_collection_row row;
     int status = read_collection(batch, c, &row, err);
@@ -526,16 +283,16 @@ static int write_records(vecdb_collection *collection, const vecdb_record *recor
         return status;
     vecdb *db = collection->db;
     for (int attempt = 0;; attempt++) {
-        struct batch batch = {
+        struct vdb_batch batch = {
             .collection = collection, .records = records, .n_records = n_records, .is_insert = is_insert};
-        status = prepare(&batch, err);
+        status = vdb_batch_prepare(&batch, err);
         if (!status) {
             batch.is_bulk = batch.n_vector_bytes >= BULK_BYTES && vdb_append_begin(db, VDB_APPEND_WRITE_MS);
             status = vdb_commit(db, apply_batch, &batch, err);
             if (batch.is_bulk)
                 vdb_append_end(db);
         }
-        batch_release(&batch);
+        vdb_batch_release(&batch);
         if (status != STALE)
             break;
         if (attempt == 100)
@@ -640,7 +397,7 @@ int vecdb_write(vecdb_collection *collection, const vecdb_batch *batch, vecdb_er
 /* ------------------------------------------------------------------ delete */
 
 struct deletion {
-    struct batch batch; /* view, keys, dead; no records */
+    struct vdb_batch batch; /* view, keys, dead; no records */
     size_t n_keys;
     uint64_t n_deleted;
 };
@@ -648,7 +405,7 @@ struct deletion {
 static int apply_deletion(void *context, struct vdb_transaction *transaction, vecdb_error *err)
 {
     struct deletion *deletion = context;
-    struct batch *batch = &deletion->batch;
+    struct vdb_batch *batch = &deletion->batch;
     struct vdb_connection *c = transaction->connection;
     struct vdb_collection_row row;
     int status = read_collection(batch, c, &row, err);
@@ -675,8 +432,8 @@ int vecdb_delete(vecdb_collection *collection, const vecdb_key *keys, size_t n_k
     struct deletion deletion = {.n_keys = n_keys};
     for (int attempt = 0; n_keys; attempt++) {
         uint64_t sequence;
-        struct batch *batch = &deletion.batch;
-        *batch = (struct batch){.collection = collection};
+        struct vdb_batch *batch = &deletion.batch;
+        *batch = (struct vdb_batch){.collection = collection};
         status = vdb_view_acquire(collection, &batch->view, NULL, &sequence, err);
         if (status)
             return status;
@@ -690,7 +447,7 @@ int vecdb_delete(vecdb_collection *collection, const vecdb_key *keys, size_t n_k
         }
         if (!status)
             status = vdb_commit(collection->db, apply_deletion, &deletion, err);
-        batch_release(batch);
+        vdb_batch_release(batch);
         if (status != STALE)
             break;
         if (attempt == 100)
