@@ -171,10 +171,8 @@ examples: $(EXAMPLES) ## build the example programs
 # ---------------------------------------------------------------- Debian packages
 # bookworm has no libroaring.pc and no C API in libfaiss; everything else speaks pkg-config.
 DEPS      := gcc libc6-dev pkg-config libsqlite3-dev libzstd-dev libxxhash-dev libroaring-dev libjansson-dev
-DEPS_TEST := python3 clang-14 libclang-rt-14-dev
+DEPS_TEST := python3 clang-14 libclang-rt-14-dev zlib1g-dev# zlib: what pkg-config --static names for SQLite
 ifneq ($(shell uname -m),aarch64)
-# what pkg-config --static names for SQLite
-DEPS_TEST += zlib1g-dev
 DEPS_TEST += gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user
 endif
 
