@@ -279,7 +279,8 @@ int vdb_append_open(vecdb *db, struct vdb_connection *c, const struct vdb_field_
                                                 .type = field->type,
                                                 .dimension = field->dimension,
                                                 .compression = field->compression,
-                                                .grow = grows ? &last->ref : NULL};
+                                                .grow = grows ? &last->ref : NULL,
+                                                .cache = db->cache};
     status = vdb_extent_writer_new(&options, &append->writer, err);
 done:
     if (status)

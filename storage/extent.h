@@ -55,6 +55,7 @@ struct vdb_extent_writer_options {
     uint32_t dimension;
     int compression;
     const struct vdb_extent_ref *grow; /* NULL: a new extent */
+    struct vdb_cache *cache;           /* that keeps working memory; NULL: none */
 };
 int vdb_extent_writer_new(const struct vdb_extent_writer_options *options, struct vdb_extent_writer **writer,
                           vecdb_error *err);

@@ -152,20 +152,14 @@ static int look(const struct vdb_extent *extent, uint32_t i, const void *bytes, 
     return VECDB_OK;
 }
 
-/* ---- working memory for unpacking, of which the cache keeps some */
-static void free_coder(void *coder)
-{
-    vdb_coder_free(coder);
-}
-
 static int unpack(struct vdb_extent *extent, const struct vdb_page *page, void *rows, vecdb_error *err)
 {
-    struct vdb_coder *coder = vdb_cache_take_spare(extent->cache);
-    int status = coder ? VECDB_OK : vdb_coder_new(extent->memory, &coder, err);
+    struct vdb_coder *coder;
+    int status = vdb_coder_take(extent->cache, extent->memory, &coder, err);
     if (status)
         return status;
     status = vdb_page_unpack(coder, page, rows, err);
-    vdb_cache_give_spare(extent->cache, coder, free_coder);
+    vdb_coder_give(extent->cache, coder);
     return status;
 }
 

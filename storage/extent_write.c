@@ -24,6 +24,7 @@
 struct vdb_extent_writer {
     struct vdb_memory *memory;
     struct vdb_file *file;
+    struct vdb_cache *cache;
     struct vdb_coder *coder;
     int type;
     uint32_t dimension;
@@ -56,6 +57,7 @@ int vdb_extent_writer_new(const struct vdb_extent_writer_options *options, struc
     if (!made)
         return vdb_fail_memory(err, sizeof *made);
     made->memory = memory;
+    made->cache = options->cache;
     made->file = options->file;
     made->type = options->type;
     made->dimension = options->dimension;
@@ -65,7 +67,7 @@ int vdb_extent_writer_new(const struct vdb_extent_writer_options *options, struc
     made->buffer_at = round_up(options->offset);
     made->ref.offset = made->buffer_at;
     vdb_buffer_init(&made->buffer, memory);
-    int status = vdb_coder_new(memory, &made->coder, err);
+    int status = vdb_coder_take(options->cache, memory, &made->coder, err);
     made->pending_slots = vdb_alloc_array(memory, made->page_rows, sizeof *made->pending_slots);
     made->pending_rows = vdb_alloc_array(memory, made->page_rows, made->row_bytes);
     if (!status && (!made->pending_slots || !made->pending_rows))
@@ -93,7 +95,7 @@ void vdb_extent_writer_free(struct vdb_extent_writer *writer)
 {
     if (!writer)
         return;
-    vdb_coder_free(writer->coder);
+    vdb_coder_give(writer->cache, writer->coder);
     vdb_free(writer->memory, writer->entries);
     vdb_free(writer->memory, writer->pending_slots);
     vdb_free(writer->memory, writer->pending_rows);

@@ -46,6 +46,10 @@ int vdb_buffer_reserve(struct vdb_buffer *buffer, size_t n_more, vecdb_error *er
 struct vdb_coder;
 int vdb_coder_new(struct vdb_memory *memory, struct vdb_coder **coder, vecdb_error *err);
 void vdb_coder_free(struct vdb_coder *coder); /* NULL is allowed */
+/* The same with a cache (NULL: none), which keeps some: one that acts as a new one does, and back. */
+struct vdb_cache;
+int vdb_coder_take(struct vdb_cache *cache, struct vdb_memory *memory, struct vdb_coder **coder, vecdb_error *err);
+void vdb_coder_give(struct vdb_cache *cache, struct vdb_coder *coder);
 
 /* XXH3-64, the check of everything in this format. */
 uint64_t vdb_check_sum(const void *bytes, size_t n_bytes);

@@ -16,6 +16,7 @@
  * Splitting and joining run at memory speed where vectors of 16 bytes are a register (SSE2, NEON: the
  * floor of both platforms), written once in the compiler's vector types. A plain loop takes the rest.
  */
+#include "cache.h"
 #include "planes.h"
 
 #include <zstd.h>
@@ -52,6 +53,29 @@ void vdb_coder_free(struct vdb_coder *coder)
     ZSTD_freeDCtx(coder->expander);
     vdb_free_aligned(coder->memory, coder->scratch);
     vdb_free(coder->memory, coder);
+}
+
+static void release_coder(void *coder)
+{
+    vdb_coder_free(coder);
+}
+
+int vdb_coder_take(struct vdb_cache *cache, struct vdb_memory *memory, struct vdb_coder **coder, vecdb_error *err)
+{
+    struct vdb_coder *kept = cache ? vdb_cache_take_spare(cache) : NULL;
+    if (!kept)
+        return vdb_coder_new(memory, coder, err);
+    kept->n_untried = 0;
+    *coder = kept;
+    return VECDB_OK;
+}
+
+void vdb_coder_give(struct vdb_cache *cache, struct vdb_coder *coder)
+{
+    if (cache && coder)
+        vdb_cache_give_spare(cache, coder, release_coder);
+    else
+        vdb_coder_free(coder);
 }
 
 unsigned char *vdb_coder_scratch(struct vdb_coder *coder, size_t n_bytes)
