@@ -243,6 +243,12 @@ bench: $(BENCHES_RUN) $B/vecdb-cli ## run the benchmarks, one after another (dat
 	    $$program "$$@" || exit 1; \
 	done
 
+PEERS := faiss-cpu==1.15.1 sqlite-vec==0.1.9 numpy==2.4.6
+bench-peers-flat: $B/vecdb-cli ## exact search beside FAISS and sqlite-vec, from PyPI (needs python3-venv)
+	test -x build/peers/bin/python || /usr/bin/python3 -m venv build/peers
+	build/peers/bin/pip install -q $(PEERS)
+	build/peers/bin/python bench/peers_flat.py --cli $B/vecdb-cli
+
 format: ## lay out the sources with clang-format-14
 	clang-format-14 -i $$(git ls-files '*.c' '*.h')
 format-check: ## name the sources that `make format` would change
@@ -278,6 +284,6 @@ help: ## this list
 	    printf "  %-10s %s%s\n", name, part[2], part[1] == "" ? "" : " (" part[1] ")"}' Makefile
 
 .PHONY: all tests fuzzers benches examples deps deps-test quickstart test test-quick test-asan test-tsan test-neon \
-    test-examples fuzz layering symbols habits headers bench format format-check install uninstall clean help FORCE
+    test-examples fuzz layering symbols habits headers bench bench-peers-flat format format-check install uninstall clean help FORCE
 .SECONDARY:
 -include $(shell find $B -name '*.d' 2>/dev/null)
