@@ -87,7 +87,13 @@ static void end(struct fixture *f)
 static int write_rows(struct fixture *f, struct vdb_file *file, uint64_t offset, const struct vdb_extent_ref *grow,
                       uint32_t from, uint32_t to, uint32_t step, struct vdb_extent_ref *ref)
 {
-    struct vdb_extent_writer_options options = {&f->memory, file, offset, f->type, f->dimension, f->compression, grow, NULL};
+    struct vdb_extent_writer_options options = {.memory = &f->memory,
+                                                .file = file,
+                                                .offset = offset,
+                                                .type = f->type,
+                                                .dimension = f->dimension,
+                                                .compression = f->compression,
+                                                .grow = grow};
     struct vdb_extent_writer *writer = NULL;
     size_t row_bytes = vdb_vector_bytes(f->type, f->dimension);
     int status = vdb_extent_writer_new(&options, &writer, &err);
