@@ -13,7 +13,7 @@
  *   4. UPDATE the sequence number; COMMIT (fsync of the WAL with full durability)
  *   5. raise the numbers in `state` (without full durability, only the visible one)
  *   6. when the WAL has 2,000 frames: TRUNCATE checkpoint, with a busy limit of 50 ms; or another
- *      thread does that, in the gate like a writer (an import is a fifth faster so)
+ *      thread does that, in the gate like a writer, while this one prepares its next transaction
  *   7. open the gate
  * synchronous=FULL (or NORMAL), wal_autocheckpoint=0, PERSIST_WAL, mmap_size=0, page_size 4096 with 8
  * reserved bytes, auto_vacuum=INCREMENTAL, secure_delete=OFF, cell_size_check=ON, trusted_schema=OFF,
