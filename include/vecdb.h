@@ -251,6 +251,8 @@ typedef struct vecdb_options {
     vecdb_allocator allocator;
     vecdb_log_fn log;
     void *log_context;
+    const char *snapshot; /* open this named snapshot, read-only; NULL: the database itself */
+    uint64_t scrub_bytes_per_second; /* read everything again and again at this rate, to find damage early; 0: never */
 } vecdb_options;
 
 /* Open the database in directory `path`; ":memory:" makes one that lives until it is closed.
@@ -268,8 +270,8 @@ VECDB_API void vecdb_close(vecdb *db);
  * thread and from a signal handler. Calls that start afterwards are not touched. */
 VECDB_API void vecdb_interrupt(vecdb *db);
 
-/* The last error of work done in the background (packing, compaction): its status, and the
- * sentence in `error`. VECDB_OK when there was none since the last call of this function. */
+/* The last error of work done in the background (packing, compaction, scrubbing): its status, and
+ * the sentence in `error`. VECDB_OK when there was none since the last call of this function. */
 VECDB_API int vecdb_background_error(vecdb *db, vecdb_error *error);
 
 /* --------------------------------------------------------------- collections */
@@ -507,8 +509,16 @@ typedef struct vecdb_stats {
     int is_maintainer;       /* does this handle do the background work at the moment? */
     int is_readonly;
     const char *simd;
+    /* Of this handle, since it was opened. Rewritten bytes over written ones are the write amplification
+     * of compaction. */
+    uint64_t vector_bytes_written;   /* pages and footers appended for new vectors */
+    uint64_t vector_bytes_rewritten; /* by compaction */
+    uint64_t scrubbed_bytes;         /* read by the background scrub */
+    uint64_t scrub_rounds;           /* how often it has read everything */
+    uint64_t scrub_problems;         /* what it found; the last one is also a background error */
 } vecdb_stats;
 
+/* A stats.size below sizeof(vecdb_stats), of an older header, gets the members that it has. */
 VECDB_API int vecdb_database_stats(vecdb *db, vecdb_stats *stats, vecdb_error *error);
 
 /* Long work that a caller asks for. NULL is allowed wherever one is taken. */
@@ -523,9 +533,19 @@ typedef struct vecdb_work {
 VECDB_API int vecdb_compact(vecdb *db, const vecdb_work *work, vecdb_error *error);
 
 /* One thing that is wrong: where, and what it means. */
+typedef enum vecdb_problem_kind {
+    VECDB_PROBLEM_DAMAGED = 1,  /* check: bytes are not what was written */
+    VECDB_PROBLEM_LOST = 2,     /* repair: could not be saved */
+    VECDB_PROBLEM_DOUBTFUL = 3, /* repair: saved, though a checksum over it is wrong: look at it */
+    VECDB_PROBLEM_HEALED = 4    /* repair: made anew from the truth, nothing is lost */
+} vecdb_problem_kind;
+
 typedef struct vecdb_problem {
-    const char *file;     /* "catalog.sqlite", "vectors-3-1", ... */
-    const char *message;  /* one sentence */
+    const char *file;       /* "catalog.sqlite", "vectors-3-1", ... */
+    const char *message;    /* one sentence */
+    int kind;               /* vecdb_problem_kind */
+    const char *collection; /* its name; NULL: of none in particular, or not known */
+    uint64_t reserved[4];
 } vecdb_problem;
 typedef void (*vecdb_problem_fn)(void *context, const vecdb_problem *problem);
 
@@ -534,6 +554,58 @@ typedef void (*vecdb_problem_fn)(void *context, const vecdb_problem *problem);
  * be NULL) is told of every one. Changes nothing. */
 VECDB_API int vecdb_check(vecdb *db, const vecdb_work *work, vecdb_problem_fn each, void *context,
                           uint64_t *n_problems, vecdb_error *error);
+
+/* Make a damaged database usable again. Nobody may have it open (BUSY). What is derived is made
+ * anew; all truth that can be read is copied into a new database beside `path`, of the same format and uuid,
+ * which then takes the name, while the damaged one is kept as `path`.damaged-1 (or -2, ...): nothing is
+ * ever deleted. So it needs as much room again. Where nothing is wrong nothing is done.
+ * `each` is told of every loss, by collection and key where these are known; *n_lost (may be NULL)
+ * counts the problems of kind LOST. `options` as for vecdb_open; mode and snapshot are not looked at.
+ * Errors: NOT_FOUND, BUSY, DENIED, FULL, IO, NOMEM, CORRUPT (nothing in it can be read). Any thread. */
+VECDB_API int vecdb_repair(const char *path, const vecdb_options *options, const vecdb_work *work,
+                           vecdb_problem_fn each, void *context, uint64_t *n_lost, vecdb_error *error);
+
+/* ------------------------------------------------- backup, restore, snapshots */
+
+typedef struct vecdb_backup_options {
+    size_t size; /* sizeof(vecdb_backup_options) */
+    int link;    /* 1: share finished vector files with the original by hard links where the file system
+                    can (quick and small, but damage to such a file is damage to both); 0: copy */
+    vecdb_progress_fn progress; /* phase "backup" or "restore", in bytes */
+    void *progress_context;
+} vecdb_backup_options;
+
+/* Write the database as of now into the new directory `path` (or an empty one), while others read and
+ * write. The copy is a database like any other, complete and synced when the call returns; until then it
+ * cannot be opened. Named snapshots are not copied. A handle that was opened on a snapshot copies that.
+ * `options` may be NULL. Errors: EXISTS, INVALID, FULL, DENIED, IO, CORRUPT (a page of the original is
+ * damaged: nothing damaged is copied silently), INTERRUPTED. On failure what was made is removed. */
+VECDB_API int vecdb_backup(vecdb *db, const char *path, const vecdb_backup_options *options, vecdb_error *error);
+
+/* Put the database in directory `backup` at `path`. A database that is there is kept as `path`.replaced-1
+ * (or -2, ...); nobody may have it open (BUSY). The backup stays as it is. */
+VECDB_API int vecdb_restore(const char *backup, const char *path, const vecdb_backup_options *options,
+                            vecdb_error *error);
+
+/* Keep the database as it is now under a name, inside of its own directory. Reading it:
+ * vecdb_options.snapshot. Vector files are shared, the catalog is copied; space that compaction gives back is
+ * only free when the last snapshot that needs it is dropped. Names are as those of collections.
+ * EXISTS when the name is taken; NOT_FOUND. A snapshot that a process has open may be dropped: that
+ * handle reads on, its space is freed when it is closed. */
+VECDB_API int vecdb_snapshot_create(vecdb *db, const char *name, vecdb_error *error);
+VECDB_API int vecdb_snapshot_drop(vecdb *db, const char *name, vecdb_error *error);
+
+typedef struct vecdb_snapshot_info {
+    const char *name;     /* valid during the callback */
+    uint64_t sequence;    /* the number of the state it holds */
+    int64_t created;      /* seconds since 1970, UTC, by the clock of the machine that made it */
+    uint64_t reserved[4];
+} vecdb_snapshot_info;
+
+/* Describe every snapshot, the oldest first. Anything but 0 from the callback ends the walk with
+ * VECDB_INTERRUPTED. The callback must not use `db`. */
+typedef int (*vecdb_snapshot_fn)(void *context, const vecdb_snapshot_info *info);
+VECDB_API int vecdb_snapshots(vecdb *db, vecdb_snapshot_fn each, void *context, vecdb_error *error);
 
 #ifdef __cplusplus
 }

@@ -200,7 +200,7 @@ static int open_parts(vecdb *db, const struct vdb_io_hook *hook, vecdb_error *er
     if ((status = vdb_catalog_open(&catalog, &db->catalog, err)))
         return status;
     db->state = vdb_catalog_state(db->catalog);
-    db->is_readonly |= !vdb_state_writable(db->state);
+    db->is_readonly |= vdb_catalog_is_readonly(db->catalog);
     if ((status = vdb_cache_new(&db->memory, db->options.memory_bytes / 2, &db->cache, err)))
         return status;
     int threads = db->options.threads == VECDB_THREADS_NONE ? 1 : db->options.threads;

@@ -192,7 +192,7 @@ int vecdb_database_stats(vecdb *db, vecdb_stats *out, vecdb_error *err)
     int status = vdb_database_check(db, err);
     if (status)
         return status;
-    if (!out || out->size < sizeof *out)
+    if (!out || out->size < offsetof(vecdb_stats, vector_bytes_written))
         return vdb_fail(err, VECDB_MISUSE, "vecdb_stats.size must be sizeof(vecdb_stats)");
     struct size_sum sum = {.db = db};
     struct vdb_connection *c;
@@ -218,6 +218,7 @@ int vecdb_database_stats(vecdb *db, vecdb_stats *out, vecdb_error *err)
     stats.is_maintainer = atomic_load(&db->is_maintainer);
     stats.is_readonly = db->is_readonly;
     stats.simd = db->kernels->name;
-    *out = stats;
+    stats.size = out->size < sizeof stats ? out->size : sizeof stats;
+    memcpy(out, &stats, stats.size);
     return VECDB_OK;
 }

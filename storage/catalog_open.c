@@ -278,10 +278,31 @@ int vdb_connection_open(struct vdb_catalog *catalog, bool writes, struct vdb_con
     return VECDB_OK;
 }
 
-static int read_uuid(struct vdb_connection *connection, unsigned char uuid[16], vecdb_error *err)
+static int check_features(struct vdb_catalog *catalog, uint64_t to_read, uint64_t to_write, int64_t encryption,
+                          vecdb_error *err)
+{
+    if (encryption)
+        return vdb_fail(err, VECDB_NEWER, "the database is encrypted (scheme %lld); this library cannot read that",
+                        (long long)encryption);
+    if (to_read & ~VDB_READ_FEATURES)
+        return vdb_fail(err, VECDB_NEWER, "the database uses features (%llx) that this library does not know; open it "
+                        "with a newer one", (unsigned long long)(to_read & ~VDB_READ_FEATURES));
+    if (to_write & ~VDB_WRITE_FEATURES && !catalog->readonly) {
+        catalog->readonly = true;
+        vdb_catalog_tell(catalog, VECDB_LOG_WARNING,
+                         "the database uses features (%llx) that this library cannot keep up: opened read-only",
+                         (unsigned long long)(to_write & ~VDB_WRITE_FEATURES));
+    }
+    return VECDB_OK;
+}
+
+/* The row that tells whose catalog this is, and what one must know to read and to write it. */
+static int read_identity(struct vdb_connection *connection, unsigned char uuid[16], vecdb_error *err)
 {
     sqlite3_stmt *statement;
-    if (sqlite3_prepare_v2(connection->sqlite, "SELECT uuid FROM database WHERE id = 1", -1, &statement, NULL))
+    if (sqlite3_prepare_v2(connection->sqlite,
+                           "SELECT uuid, read_features, write_features, encryption FROM database WHERE id = 1", -1,
+                           &statement, NULL))
         return vdb_fail_sqlite(err, connection, "cannot read the catalog");
     int rc = VECDB_OK, step = sqlite3_step(statement);
     if (step != SQLITE_ROW && step != SQLITE_DONE)
@@ -289,6 +310,9 @@ static int read_uuid(struct vdb_connection *connection, unsigned char uuid[16], 
     else if (step == SQLITE_DONE || sqlite3_column_bytes(statement, 0) != 16 || !sqlite3_column_blob(statement, 0))
         rc = vdb_fail(err, VECDB_CORRUPT, "catalog.sqlite has no uuid in its table `database`");
     else
+        rc = check_features(connection->catalog, (uint64_t)sqlite3_column_int64(statement, 1),
+                            (uint64_t)sqlite3_column_int64(statement, 2), sqlite3_column_int64(statement, 3), err);
+    if (!rc)
         memcpy(uuid, sqlite3_column_blob(statement, 0), 16);
     sqlite3_finalize(statement);
     return rc;
@@ -305,11 +329,14 @@ static int make_tables(struct vdb_connection *connection, const char *schema, ve
     uuid[8] = (unsigned char)((uuid[8] & 0x3f) | 0x80);
     int rc = vdb_execute(connection,
                          "CREATE TABLE database(id INTEGER PRIMARY KEY CHECK (id = 1), uuid BLOB NOT NULL, "
-                         "sequence INTEGER NOT NULL)",
+                         "sequence INTEGER NOT NULL, read_features INTEGER NOT NULL DEFAULT 0, "
+                         "write_features INTEGER NOT NULL DEFAULT 0, encryption INTEGER NOT NULL DEFAULT 0, "
+                         "key_check BLOB)",
                          0, err);
     if (rc)
         return rc;
-    if (sqlite3_prepare_v2(connection->sqlite, "INSERT INTO database VALUES (1, ?1, 0)", -1, &statement, NULL))
+    if (sqlite3_prepare_v2(connection->sqlite, "INSERT INTO database(id, uuid, sequence) VALUES (1, ?1, 0)", -1,
+                           &statement, NULL))
         return vdb_fail_sqlite(err, connection, "cannot make the catalog");
     sqlite3_bind_blob(statement, 1, uuid, sizeof uuid, SQLITE_STATIC);
     if (sqlite3_step(statement) != SQLITE_DONE)
@@ -367,7 +394,7 @@ static int make_in_gate(struct vdb_catalog *catalog, const char *schema, vecdb_e
         if (!rc)
             rc = verify_shape(connection, err);
         if (!rc && made)
-            rc = read_uuid(connection, known, err);
+            rc = read_identity(connection, known, err);
         if (!rc && made)
             rc = vdb_state_adopt(catalog->state, known, err);
         if (rc)
@@ -521,7 +548,7 @@ static int compare_with_state(struct vdb_catalog *catalog, vecdb_error *err)
         rc = vdb_read_begin(catalog, &connection, &sequence, err);
     if (rc)
         return rc;
-    rc = read_uuid(connection, catalog->uuid, err);
+    rc = read_identity(connection, catalog->uuid, err);
     vdb_read_end(connection);
     if (!rc)
         rc = vdb_state_adopt(catalog->state, catalog->uuid, err);

@@ -13,7 +13,8 @@
 const char vdb_catalog_schema[] =
     "CREATE TABLE collections(id INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT NOT NULL UNIQUE,"
     " next_slot INTEGER NOT NULL DEFAULT 0, n_records INTEGER NOT NULL DEFAULT 0,"
-    " schema_version INTEGER NOT NULL DEFAULT 1, has_documents INTEGER NOT NULL DEFAULT 0);"
+    " schema_version INTEGER NOT NULL DEFAULT 1, has_documents INTEGER NOT NULL DEFAULT 0,"
+    " store INTEGER NOT NULL DEFAULT 0);"
     "CREATE TABLE fields(id INTEGER PRIMARY KEY AUTOINCREMENT, collection INTEGER NOT NULL, name TEXT NOT NULL,"
     " dimension INTEGER NOT NULL, type INTEGER NOT NULL, metric INTEGER NOT NULL, index_kind INTEGER NOT NULL,"
     " compression INTEGER NOT NULL, generation INTEGER NOT NULL DEFAULT 0, UNIQUE(collection, name));"
@@ -26,7 +27,9 @@ const char vdb_catalog_schema[] =
     "CREATE TABLE changes_trimmed(id INTEGER PRIMARY KEY CHECK (id = 1), sequence INTEGER NOT NULL);"
     "INSERT INTO changes_trimmed VALUES(1, 0);"
     "CREATE TABLE dead(collection INTEGER NOT NULL, chunk INTEGER NOT NULL, slots BLOB NOT NULL,"
-    " PRIMARY KEY(collection, chunk)) WITHOUT ROWID;";
+    " PRIMARY KEY(collection, chunk)) WITHOUT ROWID;"
+    "CREATE TABLE snapshots(id INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT NOT NULL UNIQUE,"
+    " sequence INTEGER NOT NULL, created INTEGER NOT NULL);";
 
 bool vdb_transaction_is_open(const struct vdb_connection *c)
 {

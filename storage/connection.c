@@ -48,6 +48,11 @@ struct vdb_state *vdb_catalog_state(struct vdb_catalog *catalog)
     return catalog->state;
 }
 
+bool vdb_catalog_is_readonly(const struct vdb_catalog *catalog)
+{
+    return catalog->readonly;
+}
+
 const unsigned char *vdb_catalog_uuid(const struct vdb_catalog *catalog)
 {
     return catalog->uuid;

@@ -33,6 +33,9 @@
 
 #define VDB_APPLICATION_ID 0x56644231 /* "VdB1" in the catalog's header */
 #define VDB_FORMAT_VERSION 0
+/* Bits of `database`.read_features and write_features that this library knows (FORMAT.md, "Features"). */
+#define VDB_READ_FEATURES ((uint64_t)0)
+#define VDB_WRITE_FEATURES ((uint64_t)0)
 
 struct vdb_catalog;
 
@@ -68,6 +71,7 @@ void vdb_catalog_close(struct vdb_catalog *catalog); /* all connections are give
 void vdb_catalog_forked(struct vdb_catalog *catalog); /* in the child: closes what must not be inherited */
 
 struct vdb_state *vdb_catalog_state(struct vdb_catalog *catalog);
+bool vdb_catalog_is_readonly(const struct vdb_catalog *catalog); /* asked for, or nothing can be written */
 const unsigned char *vdb_catalog_uuid(const struct vdb_catalog *catalog); /* 16 bytes */
 
 /* A read transaction on a connection from the pool: from here to vdb_read_end everything is of one

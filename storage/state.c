@@ -15,7 +15,7 @@
  *         72   4024  zeros
  *
  * All numbers are little-endian. The locks are bytes behind the end of the file: A the turnstile,
- * B the write lock, M the maintainer's, H the header's.
+ * B the write lock, M the maintainer's, H the header's, U that of all who have the database open.
  *
  * Invariants
  *   1. The first 40 bytes are written by one pwrite under lock H and read under it, so nobody sees
@@ -68,9 +68,10 @@
 #define AT_ZEROS 72
 #define MARK_SEED 0x6d61726bu /* "mark" */
 #define NUMBER_MASK (((uint64_t)1 << 48) - 1)
+#define USERS_WAIT_MS 200
 #define HEADER_WAIT_MS 5000 /* lock H is held for one fsync; a wait of seconds means a sick disk */
 
-enum { LOCK_A = VDB_STATE_BYTES, LOCK_B, LOCK_M, LOCK_H };
+enum { LOCK_A = VDB_STATE_BYTES, LOCK_B, LOCK_M, LOCK_H, LOCK_U };
 
 static const char magic[8] = {'v', 'd', 'b', 's', 't', 'a', 't', 'e'};
 static const unsigned char no_uuid[16];
@@ -370,11 +371,22 @@ static int map_file(struct vdb_state *state, vecdb_error *err)
     return VECDB_OK;
 }
 
+/* Shared by all who have the database open. Where there are no locks (a read-only file system may have
+ * none) nobody replaces the database either. */
+static int lock_users(struct vdb_state *state, vecdb_error *err)
+{
+    int os_error = poll_lock(state, LOCK_U, F_RDLCK, deadline_after(USERS_WAIT_MS));
+    if (os_error == EAGAIN)
+        return vdb_fail(err, VECDB_BUSY, "%s: the database is being repaired or replaced just now; try again later",
+                        state->path);
+    return os_error && state->writable ? vdb_fail_os(err, os_error, "cannot lock %s", state->path) : VECDB_OK;
+}
+
 /* From the path to a page that is checked. */
 static int open_page(struct vdb_state *state, bool readonly, vecdb_error *err)
 {
     int rc = open_file(state, readonly, err);
-    if (rc || state->fd < 0)
+    if (rc || state->fd < 0 || (rc = lock_users(state, err)))
         return rc;
     int os_error = poll_lock(state, LOCK_H, state->writable ? F_WRLCK : F_RDLCK, deadline_after(HEADER_WAIT_MS));
     if (os_error == EAGAIN)
@@ -455,6 +467,29 @@ int vdb_state_open(const struct vdb_state_options *options, struct vdb_state **o
     }
     *out = state;
     return VECDB_OK;
+}
+
+int vdb_state_seize(const char *path, int *fd, vecdb_error *err)
+{
+    struct vdb_state state = {.path = (char *)(uintptr_t)path};
+    state.fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0666);
+    if (state.fd < 0)
+        return vdb_fail_os(err, errno, "cannot open %s", path);
+    int os_error = poll_lock(&state, LOCK_U, F_WRLCK, deadline_after(USERS_WAIT_MS));
+    if (!os_error) {
+        *fd = state.fd;
+        return VECDB_OK;
+    }
+    close(state.fd);
+    if (os_error == EAGAIN)
+        return vdb_fail(err, VECDB_BUSY, "%s: the database is open, here or in another process; close it first", path);
+    return vdb_fail_os(err, os_error, "cannot lock %s", path);
+}
+
+void vdb_state_release_all(int fd)
+{
+    if (fd >= 0)
+        close(fd);
 }
 
 void vdb_state_close(struct vdb_state *state)

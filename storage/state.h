@@ -14,7 +14,8 @@
  *                A catalog that opens with a mark must find that many valid frames.
  *   locks        open-file-description locks on bytes of the file: the turnstile A, the write lock
  *                B, the maintainer's lock M. A waiter takes A, then B, then gives A back, so that a
- *                writer that has just finished cannot overtake the one that waits.
+ *                writer that has just finished cannot overtake the one that waits. Every object
+ *                shares lock U while it lives; who replaces the whole database holds it alone.
  *
  * A missing file is made anew (sequence 0: nothing is known); one of another database is refused.
  * Unused bytes are zero, and are checked to be. Where the file cannot be written (no permission, a
@@ -44,6 +45,12 @@ struct vdb_state_options {
     bool readonly;                   /* never write */
     const struct vdb_io_hook *hook;  /* NULL, or faults for tests */
 };
+
+/* Hold a database alone, whatever its bytes are: makes the file when it is missing, and takes lock U. BUSY
+ * when somebody has the database open. Given back by vdb_state_release_all, also when the file has another
+ * name by then. */
+int vdb_state_seize(const char *path, int *fd, vecdb_error *err);
+void vdb_state_release_all(int fd);
 
 /* Open or make the file. Its uuid is zero when new; vdb_state_adopt gives it one. */
 int vdb_state_open(const struct vdb_state_options *options, struct vdb_state **state, vecdb_error *err);

@@ -71,6 +71,11 @@ struct vdb_vfs {
     int (*kind)(struct vdb_vfs *vfs, const char *path, enum vdb_path_kind *kind, vecdb_error *err);
     int (*make_directory)(struct vdb_vfs *vfs, const char *path, vecdb_error *err); /* EXISTS is no error */
     int (*sync_directory)(struct vdb_vfs *vfs, const char *path, vecdb_error *err);
+    int (*remove_directory)(struct vdb_vfs *vfs, const char *path, vecdb_error *err); /* empty; missing is no error */
+    /* A second name for a file. EXISTS; NOT_FOUND; UNSUPPORTED where files cannot have two names there. */
+    int (*link)(struct vdb_vfs *vfs, const char *from, const char *to, vecdb_error *err);
+    /* A file or directory takes the name `to`, which must be free (EXISTS): nothing is ever replaced. */
+    int (*rename)(struct vdb_vfs *vfs, const char *from, const char *to, vecdb_error *err);
     /* Names in a directory, in no order, without "." and ".."; each returns false to stop. */
     int (*list)(struct vdb_vfs *vfs, const char *path, bool (*each)(void *context, const char *name), void *context,
                 vecdb_error *err);

@@ -163,6 +163,24 @@ static int fault_sync_directory(struct vdb_vfs *vfs, const char *path, vecdb_err
     return status ? status : fault(vfs)->inner->sync_directory(fault(vfs)->inner, path, err);
 }
 
+static int fault_remove_directory(struct vdb_vfs *vfs, const char *path, vecdb_error *err)
+{
+    int status = check(vfs, VDB_IO_REMOVE, path, "remove the directory", err);
+    return status ? status : fault(vfs)->inner->remove_directory(fault(vfs)->inner, path, err);
+}
+
+static int fault_link(struct vdb_vfs *vfs, const char *from, const char *to, vecdb_error *err)
+{
+    int status = check(vfs, VDB_IO_DIRECTORY, to, "link", err);
+    return status ? status : fault(vfs)->inner->link(fault(vfs)->inner, from, to, err);
+}
+
+static int fault_rename(struct vdb_vfs *vfs, const char *from, const char *to, vecdb_error *err)
+{
+    int status = check(vfs, VDB_IO_DIRECTORY, from, "rename", err);
+    return status ? status : fault(vfs)->inner->rename(fault(vfs)->inner, from, to, err);
+}
+
 static int fault_list(struct vdb_vfs *vfs, const char *path, bool (*each)(void *context, const char *name),
                       void *context, vecdb_error *err)
 {
@@ -200,6 +218,9 @@ int vdb_vfs_fault(struct vdb_memory *memory, struct vdb_vfs *inner, const struct
         .kind = fault_kind,
         .make_directory = fault_make_directory,
         .sync_directory = fault_sync_directory,
+        .remove_directory = fault_remove_directory,
+        .link = fault_link,
+        .rename = fault_rename,
         .list = fault_list,
         .end = fault_end,
     };

@@ -372,6 +372,51 @@ static int memory_sync_directory(struct vdb_vfs *vfs, const char *path, vecdb_er
     return VECDB_OK;
 }
 
+static int memory_remove_directory(struct vdb_vfs *base, const char *path, vecdb_error *err)
+{
+    struct memory_vfs *vfs = (struct memory_vfs *)base;
+    size_t n = strlen(path);
+    int status = VECDB_OK;
+    pthread_mutex_lock(&vfs->lock);
+    for (struct node *node = vfs->nodes; node && !status; node = node->next)
+        if (!strncmp(node->path, path, n) && node->path[n] == '/')
+            status = vdb_fail(err, VECDB_IO, "cannot remove the directory %s: it is not empty", vdb_path_tail(path));
+    pthread_mutex_unlock(&vfs->lock);
+    return status ? status : memory_remove(base, path, err);
+}
+
+static int memory_link(struct vdb_vfs *base, const char *from, const char *to, vecdb_error *err)
+{
+    (void)base;
+    return vdb_fail(err, VECDB_UNSUPPORTED, "%s cannot have a second name as %s: it is in memory", vdb_path_tail(from),
+                    vdb_path_tail(to));
+}
+
+static int memory_rename(struct vdb_vfs *base, const char *from, const char *to, vecdb_error *err)
+{
+    struct memory_vfs *vfs = (struct memory_vfs *)base;
+    char *copy = vdb_strdup(base->memory, to, strlen(to));
+    int status = copy ? VECDB_OK : vdb_fail_memory(err, strlen(to));
+    if (status)
+        return status;
+    pthread_mutex_lock(&vfs->lock);
+    struct node *node = find_node(vfs, from);
+    if (!node || node->is_directory)
+        status = vdb_fail(err, VECDB_NOT_FOUND, "cannot rename %s: there is no such file in memory",
+                          vdb_path_tail(from));
+    else if (find_node(vfs, to))
+        status = vdb_fail(err, VECDB_EXISTS, "cannot rename %s: there is a %s already", vdb_path_tail(from),
+                          vdb_path_tail(to));
+    if (!status) {
+        vdb_free(base->memory, node->path);
+        node->path = copy;
+    }
+    pthread_mutex_unlock(&vfs->lock);
+    if (status)
+        vdb_free(base->memory, copy);
+    return status;
+}
+
 static const char *name_in(const struct node *node, const char *path, size_t n)
 {
     if (strncmp(node->path, path, n) || node->path[n] != '/' || strchr(node->path + n + 1, '/'))
@@ -447,6 +492,9 @@ int vdb_vfs_memory(struct vdb_memory *memory, struct vdb_vfs **vfs, vecdb_error 
         .kind = memory_kind,
         .make_directory = memory_make_directory,
         .sync_directory = memory_sync_directory,
+        .remove_directory = memory_remove_directory,
+        .link = memory_link,
+        .rename = memory_rename,
         .list = memory_list,
         .end = memory_end,
     };

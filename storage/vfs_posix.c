@@ -278,6 +278,44 @@ static int posix_sync_directory(struct vdb_vfs *vfs, const char *path, vecdb_err
     return VECDB_OK;
 }
 
+static int posix_remove_directory(struct vdb_vfs *vfs, const char *path, vecdb_error *err)
+{
+    (void)vfs;
+    if (rmdir(path) && errno != ENOENT)
+        return vdb_fail_os(err, errno, "cannot remove the directory %s", vdb_path_tail(path));
+    return VECDB_OK;
+}
+
+static int posix_link(struct vdb_vfs *vfs, const char *from, const char *to, vecdb_error *err)
+{
+    (void)vfs;
+    if (!link(from, to))
+        return VECDB_OK;
+    int os_error = errno;
+    if (os_error == EXDEV || os_error == EPERM || os_error == EMLINK || os_error == EOPNOTSUPP || os_error == ENOSYS)
+        return vdb_fail(err, VECDB_UNSUPPORTED, "%s cannot have a second name as %s: %s", vdb_path_tail(from),
+                        vdb_path_tail(to), strerror(os_error));
+    return vdb_fail_os(err, os_error, "cannot link %s to %s", vdb_path_tail(from), vdb_path_tail(to));
+}
+
+/* Where the system cannot refuse to replace, we look first: whoever renames holds the database alone. */
+static int posix_rename(struct vdb_vfs *vfs, const char *from, const char *to, vecdb_error *err)
+{
+    (void)vfs;
+#ifdef RENAME_NOREPLACE
+    if (!renameat2(AT_FDCWD, from, AT_FDCWD, to, RENAME_NOREPLACE))
+        return VECDB_OK;
+    if (errno != EINVAL && errno != ENOSYS)
+        return vdb_fail_os(err, errno, "cannot rename %s to %s", vdb_path_tail(from), vdb_path_tail(to));
+#endif
+    struct stat status;
+    int os_error = lstat(to, &status) ? 0 : EEXIST;
+    if (!os_error && rename(from, to))
+        os_error = errno;
+    return os_error ? vdb_fail_os(err, os_error, "cannot rename %s to %s", vdb_path_tail(from), vdb_path_tail(to))
+                    : VECDB_OK;
+}
+
 static int posix_list(struct vdb_vfs *vfs, const char *path, bool (*each)(void *context, const char *name),
                       void *context, vecdb_error *err)
 {
@@ -330,6 +368,9 @@ int vdb_vfs_posix(struct vdb_memory *memory, bool use_maps, struct vdb_vfs **vfs
         .kind = posix_kind,
         .make_directory = posix_make_directory,
         .sync_directory = posix_sync_directory,
+        .remove_directory = posix_remove_directory,
+        .link = posix_link,
+        .rename = posix_rename,
         .list = posix_list,
         .end = posix_end,
     };
