@@ -42,6 +42,7 @@
 
 /* Bytes 0..23 of page 1 of a catalog in WAL mode: text, page size 4096, WAL for writers and
  * readers, 8 reserved bytes, payload fractions. */
+static const unsigned char encrypted_begins[16] = "vecdb encrypted"; /* FORMAT.md, "Encryption" */
 static const unsigned char page_1_begins[24] = "SQLite format 3\0\x10\x00\x02\x02\x08\x40\x20\x20";
 
 static struct checked_file *checked_of(sqlite3_file *file)
@@ -77,6 +78,11 @@ bool vdb_checked_damage(struct vdb_checked *checked, char *sentence, size_t n_by
         snprintf(sentence, n_bytes, "%s", checked->sentence);
     pthread_mutex_unlock(&checked->mutex);
     return damaged;
+}
+
+bool vdb_checked_is_encrypted(const struct vdb_checked *checked)
+{
+    return checked->is_encrypted;
 }
 
 int vdb_checked_fault(struct vdb_checked *checked, enum vdb_io_op op, const char *name, int code)
@@ -157,6 +163,10 @@ static int verify_main(struct checked_file *file, void *bytes, int n_bytes, sqli
     uint32_t number = (uint32_t)(offset / PAGE_BYTES) + 1;
     if (rc == SQLITE_IOERR_SHORT_READ && number > 1)
         return read_short(file, number);
+    if (!rc && number == 1 && !memcmp(bytes, encrypted_begins, sizeof encrypted_begins)) {
+        file->checked->is_encrypted = true;
+        return vdb_checked_note(file->checked, "it is encrypted");
+    }
     if (rc || vdb_checked_page_is_good(bytes, number))
         return rc;
     return read_page_again(file, bytes, number);

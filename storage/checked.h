@@ -50,6 +50,9 @@ const char *vdb_checked_name(const struct vdb_checked *checked);
  * NULL when nothing was found. SQLite only passes on SQLITE_CORRUPT or SQLITE_IOERR_DATA. */
 bool vdb_checked_damage(struct vdb_checked *checked, char *sentence, size_t n_bytes);
 
+/* Is it a catalog of a later version, whose pages are encrypted? */
+bool vdb_checked_is_encrypted(const struct vdb_checked *checked);
+
 /* Before the first connection: does the WAL hold what the mark in `state` asks for? OK without a
  * mark; else CORRUPT. */
 int vdb_checked_test_mark(struct vdb_checked *checked, vecdb_error *err);

@@ -31,6 +31,7 @@ struct vdb_checked {
     char *path;     /* the catalog's, as SQLite will name it */
     char *wal_path; /* a name that SQLite's VFS takes for a WAL's */
     bool readonly;
+    _Atomic bool is_encrypted;
     _Atomic uint64_t n_read, n_written;
     pthread_mutex_t mutex; /* of what follows */
     bool damaged;

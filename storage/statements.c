@@ -220,6 +220,8 @@ int vdb_fail_sqlite(vecdb_error *err, struct vdb_connection *connection, const c
 {
     int code = sqlite3_extended_errcode(connection->sqlite);
     char sentence[256];
+    if (vdb_checked_is_encrypted(connection->catalog->checked))
+        return vdb_fail(err, VECDB_NEWER, "the database is encrypted; this version of the library cannot read that");
     if ((code == SQLITE_IOERR_DATA || code == SQLITE_IOERR_CORRUPTFS) &&
         vdb_checked_damage(connection->catalog->checked, sentence, sizeof sentence))
         return vdb_fail(err, VECDB_CORRUPT, "%s: %s; restore the database from a backup", what, sentence);

@@ -289,6 +289,21 @@ TEST(a_catalog_that_is_empty_truncated_foreign_or_noise_is_refused)
     free(other);
 }
 
+TEST(a_database_that_a_later_version_encrypted_is_named_so)
+{
+    vecdb_error err = VECDB_ERROR_INIT;
+    char path[512];
+    size_t n;
+    make_compacted(test_path("db"));
+    snprintf(path, sizeof path, "%s/catalog.sqlite", test_path("db"));
+    unsigned char *bytes = read_file(path, &n);
+    memcpy(bytes, "vecdb encrypted", 16);
+    write_file(path, bytes, n);
+    CHECK_INT(try_everything(test_path("db"), &err), VECDB_NEWER);
+    CHECK_CONTAINS(err.message, "encrypted");
+    free(bytes);
+}
+
 TEST(a_catalog_that_is_missing_is_not_made_anew)
 {
     vecdb_error err = VECDB_ERROR_INIT;
