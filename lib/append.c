@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * lib/append.c - appending extents to vector files
+ * lib/append.c - appending extents to vector files, and removing what nobody needs
  *
  * Only the maintainer appends, so that two processes never write to one file. Bytes go behind all that
  * is in the file, whether a committed row names it or not: what a failed commit left there may still
@@ -92,6 +92,35 @@ static bool remove_unnamed(void *context, const char *name)
     return true;
 }
 
+/* A store that no collection uses goes in pieces, so that no writer waits long. */
+#define STORE_PIECE 5000
+
+struct removal {
+    bool found, done;
+};
+
+static int apply_removal(void *context, struct vdb_transaction *transaction, vecdb_error *err)
+{
+    struct removal *removal = context;
+    uint64_t store;
+    removal->done = true;
+    int status = vdb_store_unused(transaction->connection, &store, &removal->found, err);
+    if (status || !removal->found)
+        return status;
+    return vdb_store_remove_some(transaction->connection, store, STORE_PIECE, &removal->done, err);
+}
+
+static int remove_stores(vecdb *db, bool is_needed, vecdb_error *err)
+{
+    int status = VECDB_OK;
+    while (!status && is_needed) {
+        struct removal removal = {false, false};
+        status = vdb_commit(db, apply_removal, &removal, err);
+        is_needed = removal.found;
+    }
+    return status;
+}
+
 int vdb_append_sweep(vecdb *db, vecdb_error *err)
 {
     struct vdb_connection *c;
@@ -100,12 +129,16 @@ int vdb_append_sweep(vecdb *db, vecdb_error *err)
     if (status)
         return status;
     struct sweep sweep = {.db = db, .sequence = sequence, .err = err};
+    bool has_stores = false;
+    uint64_t store;
     status = vdb_extents_files(c, note_file, &sweep, err);
+    if (!status)
+        status = vdb_store_unused(c, &store, &has_stores, err);
     vdb_read_end(c);
     if (!status)
         status = db->vfs->list(db->vfs, db->is_memory ? "" : db->path, remove_unnamed, &sweep, err);
     vdb_free(&db->memory, sweep.named);
-    return status;
+    return status ? status : remove_stores(db, has_stores, err);
 }
 
 /* ------------------------------------------------------------------ begin and end */
@@ -188,9 +221,9 @@ static void abandon(vecdb *db, uint64_t field, uint64_t generation)
     more[2 * db->n_abandoned++ + 1] = generation;
 }
 
-/* Open the newest generation for writing, if there is one to append to. */
-static int open_newest(vecdb *db, const struct vdb_field_row *field, uint64_t generation, struct vdb_append *append,
-                       uint64_t *end, vecdb_error *err)
+/* Open the newest generation for writing, if there is one to append to: of this store, and not full. */
+static int open_newest(vecdb *db, const struct vdb_field_row *field, uint64_t store, uint64_t generation,
+                       struct vdb_append *append, uint64_t *end, vecdb_error *err)
 {
     if (!generation || is_abandoned(db, field->id, generation))
         return VECDB_NOT_FOUND;
@@ -204,6 +237,8 @@ static int open_newest(vecdb *db, const struct vdb_field_row *field, uint64_t ge
     status = db->vfs->size(append->file, end, err);
     if (!status && (*end < VDB_FILE_HEADER_BYTES || *end > FILE_LIMIT_BYTES))
         status = VECDB_NOT_FOUND;
+    if (!status)
+        status = vdb_vector_file_verify(append->file, vdb_catalog_uuid(db->catalog), store, err);
     if (status) {
         db->vfs->close(append->file);
         append->file = NULL;
@@ -212,8 +247,8 @@ static int open_newest(vecdb *db, const struct vdb_field_row *field, uint64_t ge
 }
 
 /* Make the next generation, passing over names that debris has. */
-static int create_next(vecdb *db, const struct vdb_field_row *field, uint64_t generation, struct vdb_append *append,
-                       vecdb_error *err)
+static int create_next(vecdb *db, const struct vdb_field_row *field, uint64_t store, uint64_t generation,
+                       struct vdb_append *append, vecdb_error *err)
 {
     for (int attempt = 0; attempt < 1000; attempt++) {
         char *path = vdb_vector_path(db, field->id, ++generation);
@@ -223,7 +258,8 @@ static int create_next(vecdb *db, const struct vdb_field_row *field, uint64_t ge
         if (!status) {
             append->row.generation = generation;
             append->is_new_file = true;
-            status = vdb_vector_file_begin(append->file, vdb_catalog_uuid(db->catalog), field->id, generation, err);
+            status = vdb_vector_file_begin(append->file, vdb_catalog_uuid(db->catalog), field->id, generation, store,
+                                           err);
         }
         vdb_free(&db->memory, path);
         if (status != VECDB_EXISTS)
@@ -233,8 +269,8 @@ static int create_next(vecdb *db, const struct vdb_field_row *field, uint64_t ge
                     "not belong to the database", db->path);
 }
 
-int vdb_append_open(vecdb *db, struct vdb_connection *c, const struct vdb_field_row *field, uint32_t first_slot,
-                    bool may_grow, uint64_t except, struct vdb_append *append, vecdb_error *err)
+int vdb_append_open(vecdb *db, struct vdb_connection *c, const struct vdb_field_row *field, uint64_t store,
+                    uint32_t first_slot, bool may_grow, uint64_t except, struct vdb_append *append, vecdb_error *err)
 {
     struct place place = {.any = false};
     uint64_t end = VDB_FILE_HEADER_BYTES;
@@ -248,7 +284,7 @@ int vdb_append_open(vecdb *db, struct vdb_connection *c, const struct vdb_field_
         newest = field->generation;
     const struct vdb_extent_row *last = &place.last_in_file;
     vecdb_error ignored;
-    status = newest == except ? VECDB_NOT_FOUND : open_newest(db, field, newest, append, &end, &ignored);
+    status = newest == except ? VECDB_NOT_FOUND : open_newest(db, field, store, newest, append, &end, &ignored);
     if (!status && last->generation == newest && !vdb_range_is_inside(last->ref.offset, last->ref.length, end)) {
         db->vfs->close(append->file); /* cut off: what was in it may be put back, if we write nothing in its place */
         append->file = NULL;
@@ -256,7 +292,7 @@ int vdb_append_open(vecdb *db, struct vdb_connection *c, const struct vdb_field_
     }
     if (status) {
         end = VDB_FILE_HEADER_BYTES;
-        if ((status = create_next(db, field, newest, append, err)))
+        if ((status = create_next(db, field, store, newest, append, err)))
             goto done;
     } else {
         append->row.generation = newest;

@@ -32,6 +32,7 @@ struct vdb_batch {
     vecdb_key *keys;       /* with lengths */
     size_t *metadata_lengths, *text_lengths;
     struct vdb_batch_column *columns; /* one for each field */
+    uint64_t store;                   /* the collection's, in the transaction */
     bool has_documents, is_bulk;
     bool checks_late; /* metadata is parsed in the second half, beside the writing of extents */
     size_t n_vector_bytes;

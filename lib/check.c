@@ -141,7 +141,7 @@ static int check_collection(struct check *check, vecdb_collection *collection, v
         vdb_slots_free(sets.records);
         return status == VECDB_NOT_FOUND ? VECDB_OK : absorb(check, status, err);
     }
-    status = vdb_records_keys(c, collection->id, 0, UINT32_MAX, note_record, &sets, err);
+    status = vdb_records_keys(c, view->row.store, 0, UINT32_MAX, note_record, &sets, err);
     vdb_read_end(c);
     if (status) {
         status = absorb(check, status, err);

@@ -124,7 +124,8 @@ static int open_extent(struct compaction *compaction, struct vdb_connection *c, 
         return vdb_fail_memory(err, sizeof *appends);
     compaction->appends = appends;
     struct vdb_append *append = &appends[compaction->n_appends];
-    int status = vdb_append_open(db, c, &compaction->row, slot, false, compaction->generation, append, err);
+    int status = vdb_append_open(db, c, &compaction->row, compaction->view->row.store, slot, false,
+                                 compaction->generation, append, err);
     if (status)
         return status;
     compaction->n_appends++;
@@ -194,7 +195,8 @@ static int apply_compaction(void *context, struct vdb_transaction *transaction, 
     int status = vdb_collection_read(c, compaction->collection->id, &row, &found, err);
     if (status)
         return status;
-    if (!found || row.schema_version != compaction->view->row.schema_version)
+    if (!found || row.schema_version != compaction->view->row.schema_version ||
+        row.store != compaction->view->row.store)
         return VECDB_OK;
     for (size_t i = 0; i < field->n_segments && !status; i++)
         if (field->segments[i]->file->generation == compaction->generation)
@@ -292,17 +294,17 @@ static int apply_forgetting(void *context, struct vdb_transaction *transaction, 
     struct vdb_collection_row row;
     bool found;
     int status = vdb_collection_read(c, forgetting->collection->id, &row, &found, err);
-    if (status || !found)
+    if (status || !found || row.store != forgetting->view->row.store)
         return status;
     vdb_slots_free(forgetting->now);
     forgetting->now = vdb_slots_new();
     if (!forgetting->now)
         return vdb_fail_memory(err, 64);
-    if ((status = vdb_dead_read(c, row.id, forgetting->now, err)))
+    if ((status = vdb_dead_read(c, row.store, forgetting->now, err)))
         return status;
     vdb_slots_each(forgetting->view->dead->set, forget_slot, forgetting);
     struct vdb_change change = {.collection = row.id, .kind = VDB_CHANGE_EXTENTS};
-    if (!(status = vdb_dead_replace(c, row.id, forgetting->now, err)))
+    if (!(status = vdb_dead_replace(c, row.store, forgetting->now, err)))
         status = vdb_transaction_log(transaction, &change, err);
     return status;
 }

@@ -152,7 +152,7 @@ int vdb_append_secure(vecdb *db, uint64_t sequence, bool *is_secure, vecdb_error
 /* Remove vector files that no commit names. Between begin and end. */
 int vdb_append_sweep(vecdb *db, vecdb_error *err);
 
-/* Rows on their way into an extent of a field. With `may_grow` the extent grows from the field's last
+/* Rows on their way into an extent of a field, with slots of `store`. With `may_grow` the extent grows from the field's last
  * one where that keeps the invariants of extent.h. The file of generation `except` (0: none) is not
  * appended to. Call inside a transaction (reading or writing). */
 struct vdb_append {
@@ -162,8 +162,8 @@ struct vdb_append {
     uint64_t field;
     bool is_new_file;
 };
-int vdb_append_open(vecdb *db, struct vdb_connection *c, const struct vdb_field_row *field, uint32_t first_slot,
-                    bool may_grow, uint64_t except, struct vdb_append *append, vecdb_error *err);
+int vdb_append_open(vecdb *db, struct vdb_connection *c, const struct vdb_field_row *field, uint64_t store,
+                    uint32_t first_slot, bool may_grow, uint64_t except, struct vdb_append *append, vecdb_error *err);
 int vdb_append_finish(vecdb *db, struct vdb_append *append, vecdb_error *err); /* written and synced */
 void vdb_append_release(vecdb *db, struct vdb_append *append);
 /* Release, and remove a file that was made for it. Only before its transaction may have been committed. */

@@ -83,11 +83,15 @@ static bool copy_keys(const struct vdb_keys *keys, const uint32_t *slots, size_t
     return is_complete;
 }
 
-bool vdb_keys_get(struct vdb_keys *keys, const uint32_t *slots, size_t stride, size_t n, vecdb_key *out,
+bool vdb_keys_get(struct vdb_keys *keys, uint64_t store, const uint32_t *slots, size_t stride, size_t n, vecdb_key *out,
                   struct vdb_arena *arena, uint32_t *missing, int *status, vecdb_error *err)
 {
+    bool is_complete = false;
+    *status = VECDB_OK;
+    *missing = slot_at(slots, stride, 0);
     pthread_mutex_lock(&keys->lock);
-    bool is_complete = copy_keys(keys, slots, stride, n, out, arena, missing, status, err);
+    if (keys->store == store)
+        is_complete = copy_keys(keys, slots, stride, n, out, arena, missing, status, err);
     pthread_mutex_unlock(&keys->lock);
     return is_complete;
 }
@@ -145,15 +149,16 @@ static int add_key(void *context, const struct vdb_record_row *row)
     return VECDB_OK;
 }
 
-bool vdb_keys_load(struct vdb_keys *keys, struct vdb_connection *c, uint64_t collection, const uint32_t *slots,
+bool vdb_keys_load(struct vdb_keys *keys, struct vdb_connection *c, uint64_t store, const uint32_t *slots,
                    size_t stride, size_t n, vecdb_key *out, struct vdb_arena *arena, uint32_t *missing, int *result,
                    vecdb_error *err)
 {
     int status = VECDB_OK;
     bool is_complete = true;
     pthread_mutex_lock(&keys->lock);
-    if (keys->n_bytes > keys->limit_bytes)
+    if (keys->n_bytes > keys->limit_bytes || keys->store != store)
         free_all(keys);
+    keys->store = store;
     for (size_t i = 0; i < n && !status; i++) {
         uint32_t slot = slot_at(slots, stride, i), first = slot - slot % PIECE_SLOTS;
         struct vdb_key_piece *piece = make_piece(keys, slot);
@@ -165,7 +170,7 @@ bool vdb_keys_load(struct vdb_keys *keys, struct vdb_connection *c, uint64_t col
         if (key->text || key->length != UNKNOWN_LENGTH)
             continue;
         struct key_loader loader = {keys, piece, err};
-        status = vdb_records_keys(c, collection, first, first + (PIECE_SLOTS - 1), add_key, &loader, err);
+        status = vdb_records_keys(c, store, first, first + (PIECE_SLOTS - 1), add_key, &loader, err);
     }
     /* Still under the lock: another thread's load may drop what this one has brought. */
     if (!status)

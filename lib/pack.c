@@ -62,7 +62,7 @@ static uint64_t boundary_after(const struct vdb_view_field *field, uint32_t slot
 }
 
 static int begin_append(vecdb *db, struct vdb_connection *c, struct packed_field *packed, struct vdb_field_row *row,
-                        uint32_t slot, vecdb_error *err)
+                        uint64_t store, uint32_t slot, vecdb_error *err)
 {
     struct vdb_append *appends =
         vdb_realloc_array(&db->memory, packed->appends, packed->n_appends + 1, sizeof *appends);
@@ -70,7 +70,7 @@ static int begin_append(vecdb *db, struct vdb_connection *c, struct packed_field
         return vdb_fail_memory(err, sizeof *appends);
     packed->appends = appends;
     struct vdb_append *append = &appends[packed->n_appends];
-    int status = vdb_append_open(db, c, row, slot, !packed->n_appends, 0, append, err);
+    int status = vdb_append_open(db, c, row, store, slot, !packed->n_appends, 0, append, err);
     if (status)
         return status;
     packed->n_appends++;
@@ -105,7 +105,7 @@ static int pack_field(struct packing *packing, struct vdb_connection *c, struct 
                 status = end_append(db, packed, err);
             is_open = false;
             if (!status)
-                status = begin_append(db, c, packed, &row, slot, err);
+                status = begin_append(db, c, packed, &row, packing->view->row.store, slot, err);
             if (status)
                 break;
             is_open = true;
@@ -130,7 +130,7 @@ static int apply_packing(void *context, struct vdb_transaction *transaction, vec
     int status = vdb_collection_read(c, packing->collection->id, &row, &found, err);
     if (status)
         return status;
-    if (!found || row.schema_version != view->row.schema_version)
+    if (!found || row.schema_version != view->row.schema_version || row.store != view->row.store)
         return VECDB_OK; /* dropped or changed meanwhile: what was written is debris */
     for (size_t f = 0; f < view->n_fields && !status; f++) {
         const struct packed_field *packed = &packing->fields[f];

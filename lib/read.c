@@ -34,7 +34,7 @@ static int fill_this(void *context, const struct vdb_record_row *row)
     return vdb_results_fill(target->results, &target->results->items[target->n], row, target->err);
 }
 
-static int get_all(vecdb_collection *collection, struct vdb_connection *c, const vecdb_key *keys, size_t n_keys,
+static int get_all(uint64_t store, struct vdb_connection *c, const vecdb_key *keys, size_t n_keys,
                    int columns, vecdb_results *results, vecdb_error *err)
 {
     struct target target = {results, 0, err};
@@ -45,7 +45,7 @@ static int get_all(vecdb_collection *collection, struct vdb_connection *c, const
         int status = vdb_check_key(where, &keys[i], &key, err);
         target.n = i;
         if (!status)
-            status = vdb_records_read_key(c, collection->id, &key, columns, fill_this, &target, err);
+            status = vdb_records_read_key(c, store, &key, columns, fill_this, &target, err);
         struct vdb_item *item = &results->items[i];
         if (!status && !item->found && key.text) { /* the answer names what was asked for */
             char *text = vdb_arena_text(&results->arena, key.text, key.length);
@@ -80,7 +80,7 @@ int vecdb_get(vecdb_collection *collection, const vecdb_key *keys, size_t n_keys
     if (!status) {
         results->first[1] = n_keys;
         results->stats.sequence = sequence;
-        status = get_all(collection, c, keys, n_keys, columns, results, err);
+        status = get_all(view->row.store, c, keys, n_keys, columns, results, err);
     }
     if (!status && columns & VECDB_VECTORS)
         status = vdb_results_fetch_vectors(results, view, err);
@@ -169,7 +169,7 @@ int vecdb_scan_next(vecdb_scan *scan, vecdb_results **out, vecdb_error *err)
         return status;
     struct target target = {results, 0, err};
     if (n)
-        status = vdb_records_scan(scan->c, collection->id, scan->has_after ? &scan->after : NULL, scan->columns, n,
+        status = vdb_records_scan(scan->c, scan->view->row.store, scan->has_after ? &scan->after : NULL, scan->columns, n,
                                   fill_next, &target, err);
     results->n_items = results->first[1] = target.n;
     results->stats.sequence = scan->sequence;

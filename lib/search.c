@@ -151,9 +151,10 @@ static int find_keys(struct search *search, const struct vdb_hit *hits, size_t n
 {
     struct vdb_keys *column = &search->collection->keys;
     vecdb *db = search->collection->db;
+    uint64_t store = search->view->row.store;
     uint32_t missing;
     int status;
-    if (!n || vdb_keys_get(column, &hits[0].slot, sizeof *hits, n, keys, arena, &missing, &status, err))
+    if (!n || vdb_keys_get(column, store, &hits[0].slot, sizeof *hits, n, keys, arena, &missing, &status, err))
         return n ? status : VECDB_OK;
     struct vdb_connection *c = search->c;
     struct vdb_collection_row row;
@@ -161,11 +162,13 @@ static int find_keys(struct search *search, const struct vdb_hit *hits, size_t n
     bool is_there = true, is_complete = false;
     if (!c && (status = vdb_read_begin(db->catalog, &c, &sequence, err)))
         return status;
-    if (!search->c) /* the collection may have been dropped since the view was made, its tables with it */
+    if (!search->c) { /* the collection may have been dropped or renumbered since the view was made */
         status = vdb_collection_read(c, search->collection->id, &row, &is_there, err);
-    if (!status && is_there)
-        is_complete = vdb_keys_load(column, c, search->collection->id, &hits[0].slot, sizeof *hits, n, keys, arena,
-                                    &missing, &status, err);
+        is_there = !status && is_there && row.store == store;
+    }
+    if (is_there)
+        is_complete = vdb_keys_load(column, c, store, &hits[0].slot, sizeof *hits, n, keys, arena, &missing, &status,
+                                    err);
     if (!search->c)
         vdb_read_end(c);
     if (status || is_complete)
@@ -252,7 +255,7 @@ static int fetch_columns(struct search *search, vecdb_error *err)
     if (search->c && search->columns & (VECDB_METADATA | VECDB_TEXT))
         for (size_t i = 0; i < results->n_items && !status; i++) {
             struct fill fill = {results, &results->items[i], false, err};
-            status = vdb_records_read(search->c, search->collection->id, results->items[i].slot, search->columns,
+            status = vdb_records_read(search->c, search->view->row.store, results->items[i].slot, search->columns,
                                       fill_item, &fill, err);
             if (!status && !fill.was_there)
                 status = vdb_fail(err, VECDB_CORRUPT, "%s: slot %u of collection \"%s\" has a vector but no record",

@@ -152,6 +152,7 @@ struct segment_loader {
     struct vdb_view_field *field;
     const struct vdb_view_field *old; /* NULL: none */
     size_t next_old;
+    uint64_t store;
     vecdb_error *err;
 };
 
@@ -196,7 +197,7 @@ static int open_segment(struct segment_loader *loader, const struct vdb_extent_r
                           (unsigned long long)field->id, (unsigned long long)row->generation, field->name);
     else if (!status)
         status = vdb_extent_open(&db->memory, db->cache, segment->file->file, vdb_catalog_uuid(db->catalog),
-                                 field->type, field->dimension, &row->ref, &segment->extent, loader->err);
+                                 loader->store, field->type, field->dimension, &row->ref, &segment->extent, loader->err);
     if (status) {
         vdb_vector_file_put(segment->file);
         vdb_free(&db->memory, segment);
@@ -241,10 +242,10 @@ static int count_blocks(struct vdb_memory *memory, struct vdb_view_field *field,
     return VECDB_OK;
 }
 
-static int read_segments(vecdb *db, struct vdb_connection *c, struct vdb_view_field *field,
+static int read_segments(vecdb *db, struct vdb_connection *c, uint64_t store, struct vdb_view_field *field,
                          const struct vdb_view_field *old, vecdb_error *err)
 {
-    struct segment_loader loader = {db, field, old, 0, err};
+    struct segment_loader loader = {db, field, old, 0, store, err};
     int status = vdb_extents_read(c, field->row.id, add_segment, &loader, err);
     return status ? status : count_blocks(&db->memory, field, err);
 }
@@ -274,7 +275,7 @@ static int share_field(struct vdb_memory *memory, struct vdb_view_field *field, 
 
 /* ------------------------------------------------------------------ dead slots */
 
-static int read_dead(vecdb_collection *collection, struct vdb_connection *c, const struct vdb_shared_slots *base,
+static int read_dead(vecdb_collection *collection, struct vdb_connection *c, uint64_t store, const struct vdb_shared_slots *base,
                      const struct news *news, struct vdb_shared_slots **out, vecdb_error *err)
 {
     struct vdb_memory *memory = &collection->db->memory;
@@ -286,7 +287,7 @@ static int read_dead(vecdb_collection *collection, struct vdb_connection *c, con
     shared->set = base ? vdb_slots_copy(base->set) : vdb_slots_new();
     int status = shared->set ? VECDB_OK : vdb_fail_memory(err, sizeof *shared);
     if (!status && !base)
-        status = vdb_dead_read(c, collection->id, shared->set, err);
+        status = vdb_dead_read(c, store, shared->set, err);
     if (status) {
         vdb_shared_slots_release(shared);
         return status;
@@ -336,11 +337,11 @@ static const struct vdb_view_field *field_in(const struct vdb_view *old, uint64_
     return NULL;
 }
 
-static int fill_field(vecdb *db, struct vdb_connection *c, struct vdb_view_field *field,
+static int fill_field(vecdb *db, struct vdb_connection *c, uint64_t store, struct vdb_view_field *field,
                       const struct vdb_view_field *old, bool is_shared, const struct news *news, vecdb_error *err)
 {
     if (!is_shared) {
-        int status = read_segments(db, c, field, old, err);
+        int status = read_segments(db, c, store, field, old, err);
         return status ? status : read_tail(c, field, &db->memory, 0, UINT32_MAX, err);
     }
     int status = share_field(&db->memory, field, old, err);
@@ -364,7 +365,8 @@ static int fill_view(vecdb_collection *collection, struct vdb_view *view, const 
     }
     for (size_t i = 0; i < view->n_fields && !status; i++) {
         const struct vdb_view_field *old_field = field_in(old, view->fields[i].row.id);
-        status = fill_field(collection->db, c, &view->fields[i], old_field, is_shared && old_field, news, err);
+        status = fill_field(collection->db, c, view->row.store, &view->fields[i], old_field, is_shared && old_field,
+                            news, err);
     }
     if (status)
         return status;
@@ -373,7 +375,7 @@ static int fill_view(vecdb_collection *collection, struct vdb_view *view, const 
         atomic_fetch_add_explicit(&view->dead->references, 1, memory_order_relaxed);
         return VECDB_OK;
     }
-    return read_dead(collection, c, is_shared ? old->dead : NULL, news, &view->dead, err);
+    return read_dead(collection, c, view->row.store, is_shared ? old->dead : NULL, news, &view->dead, err);
 }
 
 int vdb_view_load(vecdb_collection *collection, struct vdb_view *old, uint64_t old_sequence,

@@ -42,7 +42,7 @@ static int kill_slot(struct vdb_batch *batch, struct vdb_connection *c, uint32_t
         batch->dead_capacity = capacity;
     }
     batch->dead[batch->n_dead++] = slot;
-    int status = vdb_records_remove(c, batch->collection->id, slot, err);
+    int status = vdb_records_remove(c, batch->store, slot, err);
     if (slot >= first_slot) { /* a row of this very write is not in the tail yet */
         batch->is_killed[slot - first_slot] = 1;
         return status;
@@ -74,9 +74,8 @@ static int write_record(struct vdb_batch *batch, struct vdb_connection *c, size_
                                  .text = batch->records[i].text,
                                  .metadata_length = batch->metadata_lengths[i],
                                  .text_length = batch->text_lengths[i]};
-    uint64_t id = batch->collection->id;
     bool added, found;
-    int status = vdb_records_add(c, id, &row, &added, err);
+    int status = vdb_records_add(c, batch->store, &row, &added, err);
     if (status || added) {
         *n_records += !status && added;
         return status;
@@ -84,11 +83,11 @@ static int write_record(struct vdb_batch *batch, struct vdb_connection *c, size_
     if (batch->is_insert)
         return fail_existing(batch, i, err);
     uint32_t old;
-    if ((status = vdb_records_find(c, id, &row.key, &old, &found, err)))
+    if ((status = vdb_records_find(c, batch->store, &row.key, &old, &found, err)))
         return status;
     if (found && (status = kill_slot(batch, c, old, first_slot, err)))
         return status;
-    status = vdb_records_add(c, id, &row, &added, err);
+    status = vdb_records_add(c, batch->store, &row, &added, err);
     if (!status && !added)
         status = vdb_fail(err, VECDB_CORRUPT, "catalog.sqlite: slot %u of collection \"%s\" is taken twice", row.slot,
                           batch->view->row.name);
@@ -166,7 +165,7 @@ static int write_bulk(struct vdb_batch *batch, struct vdb_connection *c, uint32_
     int status = VECDB_OK;
     for (size_t f = 0; f < n_fields && !status; f++)
         if (batch->columns[f].n_rows)
-            status = vdb_append_open(db, c, &batch->columns[f].field->row, first_slot + batch->columns[f].record[0],
+            status = vdb_append_open(db, c, &batch->columns[f].field->row, batch->store, first_slot + batch->columns[f].record[0],
                                      true, 0, &batch->appends[f], err);
     if (!status) {
         vdb_pool_run(db->pool, 2, 2, run_part, &parts);
@@ -209,7 +208,7 @@ static int finish_batch(struct vdb_batch *batch, struct vdb_transaction *transac
     uint64_t id = batch->collection->id;
     if (batch->n_dead) {
         qsort(batch->dead, batch->n_dead, sizeof *batch->dead, compare_slots);
-        int status = vdb_dead_add(transaction->connection, id, batch->dead, batch->n_dead, err);
+        int status = vdb_dead_add(transaction->connection, batch->store, batch->dead, batch->n_dead, err);
         if (status)
             return status;
     }
@@ -233,6 +232,7 @@ static int read_collection(struct vdb_batch *batch, struct vdb_connection *c, st
         return status;
     if (!found)
         return vdb_fail(err, VECDB_NOT_FOUND, "collection \"%s\" was dropped", batch->view->row.name);
+    batch->store = row->store;
     return row->schema_version == batch->view->row.schema_version ? VECDB_OK : STALE;
 }
 
@@ -412,7 +412,7 @@ static int apply_deletion(void *context, struct vdb_transaction *transaction, ve
     for (size_t i = 0; i < deletion->n_keys && !status; i++) {
         uint32_t slot;
         bool found;
-        status = vdb_records_find(c, row.id, &batch->keys[i], &slot, &found, err);
+        status = vdb_records_find(c, row.store, &batch->keys[i], &slot, &found, err);
         if (!status && found)
             status = kill_slot(batch, c, slot, UINT32_MAX, err);
     }

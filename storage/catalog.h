@@ -5,12 +5,13 @@
  * No other file has SQL about these tables in it. The tables (FORMAT.md, "The catalog"):
  *
  *   database            one row: uuid, sequence number                      (connection.c)
- *   collections         id, name, next slot, number of records, schema version, has documents
+ *   collections         id, name, next slot, number of records, schema version, has documents, store
+ *   stores              id, collection: numberings of records; one of a collection is current
  *   fields              id, collection, name, dimension, type, metric, index, compression, generation
  *   extents             id, field, generation, offset, length, checksum, rows, slots, pages
  *   changes             the log that views advance by: per commit and collection
- *   dead                slots that were deleted or replaced: bitmaps of 16,384 slots
- *   records_<c>         slot, key, metadata, text     of collection c
+ *   dead                slots that were deleted or replaced, by store: bitmaps of 16,384 slots
+ *   records_<s>         slot, key, metadata, text     of store s; the index keys_<s> on key
  *   tail_<f>            slot, vector                  of field f: not yet packed
  *
  * All values are bound; only numbers (ids) become part of SQL text. Every function runs inside the
@@ -39,6 +40,7 @@ struct vdb_collection_row {
     uint64_t n_records;
     uint64_t schema_version; /* raised whenever a field is added, dropped or renamed */
     bool has_documents;      /* some record has, or once had, metadata or text */
+    uint64_t store;          /* the current one: slots are of it, and records lie in its table */
 };
 
 struct vdb_field_row {
@@ -60,7 +62,10 @@ int vdb_collection_set_name(struct vdb_connection *c, uint64_t id, const char *n
 int vdb_collection_set_counts(struct vdb_connection *c, uint64_t id, uint64_t next_slot, uint64_t n_records,
                               bool has_documents, vecdb_error *err);
 int vdb_collection_raise_schema(struct vdb_connection *c, uint64_t id, vecdb_error *err);
-int vdb_collection_remove(struct vdb_connection *c, uint64_t id, vecdb_error *err); /* with its fields and records */
+/* Its fields are removed before. Its store is left, with its records, as one that is not in use. */
+int vdb_collection_remove(struct vdb_connection *c, uint64_t id, vecdb_error *err);
+int vdb_collection_set_store(struct vdb_connection *c, uint64_t id, uint64_t store, uint64_t next_slot,
+                             uint64_t n_records, vecdb_error *err);
 
 int vdb_field_each(struct vdb_connection *c, uint64_t collection,
                    int (*each)(void *context, const struct vdb_field_row *row), void *context, vecdb_error *err);
@@ -70,6 +75,15 @@ int vdb_field_set_name(struct vdb_connection *c, uint64_t field, const char *nam
 int vdb_field_generation(struct vdb_connection *c, uint64_t field, uint64_t *generation, vecdb_error *err);
 int vdb_field_set_generation(struct vdb_connection *c, uint64_t field, uint64_t generation, vecdb_error *err);
 int vdb_field_remove(struct vdb_connection *c, uint64_t field, vecdb_error *err);
+
+/* ------------------------------------------------------------------ stores (catalog_stores.c) */
+
+/* A new, empty store for a collection, of which it is not the current one yet. */
+int vdb_store_add(struct vdb_connection *c, uint64_t collection, uint64_t *store, vecdb_error *err);
+/* A store that is no collection's current one. */
+int vdb_store_unused(struct vdb_connection *c, uint64_t *store, bool *found, vecdb_error *err);
+/* Remove at most `limit` records of such a store, and the store with the last of them. */
+int vdb_store_remove_some(struct vdb_connection *c, uint64_t store, uint64_t limit, bool *done, vecdb_error *err);
 
 /* ------------------------------------------------------------- records (catalog_records.c) */
 
@@ -82,21 +96,21 @@ struct vdb_record_row {
 };
 
 /* `added` false: the key is taken; nothing was done. */
-int vdb_records_add(struct vdb_connection *c, uint64_t collection, const struct vdb_record_row *row, bool *added,
+int vdb_records_add(struct vdb_connection *c, uint64_t store, const struct vdb_record_row *row, bool *added,
                     vecdb_error *err);
-int vdb_records_find(struct vdb_connection *c, uint64_t collection, const vecdb_key *key, uint32_t *slot, bool *found,
+int vdb_records_find(struct vdb_connection *c, uint64_t store, const vecdb_key *key, uint32_t *slot, bool *found,
                      vecdb_error *err);
-int vdb_records_remove(struct vdb_connection *c, uint64_t collection, uint32_t slot, vecdb_error *err);
+int vdb_records_remove(struct vdb_connection *c, uint64_t store, uint32_t slot, vecdb_error *err);
 typedef int (*vdb_record_fn)(void *context, const struct vdb_record_row *row);
 /* One record by slot, one by key, a range of slots (keys only), or those behind `after` in key
  * order, at most `limit`. Columns not in `columns` (VECDB_METADATA, VECDB_TEXT) are not read. */
-int vdb_records_read(struct vdb_connection *c, uint64_t collection, uint32_t slot, int columns, vdb_record_fn each,
+int vdb_records_read(struct vdb_connection *c, uint64_t store, uint32_t slot, int columns, vdb_record_fn each,
                      void *context, vecdb_error *err);
-int vdb_records_read_key(struct vdb_connection *c, uint64_t collection, const vecdb_key *key, int columns,
+int vdb_records_read_key(struct vdb_connection *c, uint64_t store, const vecdb_key *key, int columns,
                          vdb_record_fn each, void *context, vecdb_error *err);
-int vdb_records_keys(struct vdb_connection *c, uint64_t collection, uint32_t first_slot, uint32_t last_slot,
+int vdb_records_keys(struct vdb_connection *c, uint64_t store, uint32_t first_slot, uint32_t last_slot,
                      vdb_record_fn each, void *context, vecdb_error *err);
-int vdb_records_scan(struct vdb_connection *c, uint64_t collection, const vecdb_key *after, int columns,
+int vdb_records_scan(struct vdb_connection *c, uint64_t store, const vecdb_key *after, int columns,
                      uint64_t limit, vdb_record_fn each, void *context, vecdb_error *err);
 /* Is this text a JSON object? */
 int vdb_json_check(struct vdb_connection *c, const char *text, size_t length, bool *is_object, vecdb_error *err);
@@ -128,10 +142,10 @@ int vdb_extents_remove(struct vdb_connection *c, uint64_t id, vecdb_error *err);
 int vdb_extents_files(struct vdb_connection *c, int (*each)(void *context, uint64_t field, uint64_t generation),
                       void *context, vecdb_error *err);
 
-/* Dead slots: add some (ascending), read all, or replace all by `slots`. */
-int vdb_dead_add(struct vdb_connection *c, uint64_t collection, const uint32_t *slots, size_t n, vecdb_error *err);
-int vdb_dead_read(struct vdb_connection *c, uint64_t collection, struct vdb_slots *slots, vecdb_error *err);
-int vdb_dead_replace(struct vdb_connection *c, uint64_t collection, const struct vdb_slots *slots, vecdb_error *err);
+/* Dead slots of a store: add some (ascending), read all, or replace all by `slots`. */
+int vdb_dead_add(struct vdb_connection *c, uint64_t store, const uint32_t *slots, size_t n, vecdb_error *err);
+int vdb_dead_read(struct vdb_connection *c, uint64_t store, struct vdb_slots *slots, vecdb_error *err);
+int vdb_dead_replace(struct vdb_connection *c, uint64_t store, const struct vdb_slots *slots, vecdb_error *err);
 
 enum vdb_change_kind {
     VDB_CHANGE_ROWS = 1,    /* slots first .. first + n - 1 are new; `dead` are no more */

@@ -29,13 +29,13 @@ static void bind_text(sqlite3_stmt *statement, int at, const char *text, size_t 
         sqlite3_bind_null(statement, at);
 }
 
-int vdb_records_add(struct vdb_connection *c, uint64_t collection, const struct vdb_record_row *row, bool *added,
+int vdb_records_add(struct vdb_connection *c, uint64_t store, const struct vdb_record_row *row, bool *added,
                     vecdb_error *err)
 {
     sqlite3_stmt *statement;
     int status = vdb_prepare(c, VDB_SQL_RECORD_ADD,
                              "INSERT OR IGNORE INTO records_%llu(slot, key, metadata, text) VALUES(?1, ?2, ?3, ?4)",
-                             collection, &statement, err);
+                             store, &statement, err);
     if (status)
         return status;
     sqlite3_bind_int64(statement, 1, row->slot);
@@ -48,11 +48,11 @@ int vdb_records_add(struct vdb_connection *c, uint64_t collection, const struct 
     return status;
 }
 
-int vdb_records_find(struct vdb_connection *c, uint64_t collection, const vecdb_key *key, uint32_t *slot, bool *found,
+int vdb_records_find(struct vdb_connection *c, uint64_t store, const vecdb_key *key, uint32_t *slot, bool *found,
                      vecdb_error *err)
 {
     sqlite3_stmt *statement;
-    int status = vdb_prepare(c, VDB_SQL_RECORD_FIND, "SELECT slot FROM records_%llu WHERE key = ?1", collection,
+    int status = vdb_prepare(c, VDB_SQL_RECORD_FIND, "SELECT slot FROM records_%llu WHERE key = ?1", store,
                              &statement, err);
     if (status)
         return status;
@@ -68,10 +68,10 @@ int vdb_records_find(struct vdb_connection *c, uint64_t collection, const vecdb_
     return status;
 }
 
-int vdb_records_remove(struct vdb_connection *c, uint64_t collection, uint32_t slot, vecdb_error *err)
+int vdb_records_remove(struct vdb_connection *c, uint64_t store, uint32_t slot, vecdb_error *err)
 {
     sqlite3_stmt *statement;
-    int status = vdb_prepare(c, VDB_SQL_RECORD_REMOVE, "DELETE FROM records_%llu WHERE slot = ?1", collection,
+    int status = vdb_prepare(c, VDB_SQL_RECORD_REMOVE, "DELETE FROM records_%llu WHERE slot = ?1", store,
                              &statement, err);
     if (status)
         return status;
@@ -124,38 +124,38 @@ static int tell_rows(struct vdb_connection *c, sqlite3_stmt *statement, vdb_reco
     return status;
 }
 
-int vdb_records_read(struct vdb_connection *c, uint64_t collection, uint32_t slot, int columns, vdb_record_fn each,
+int vdb_records_read(struct vdb_connection *c, uint64_t store, uint32_t slot, int columns, vdb_record_fn each,
                      void *context, vecdb_error *err)
 {
     static const char *const forms[4] = FORMS("WHERE slot = ?1");
     sqlite3_stmt *statement;
     int form = form_of(columns);
-    int status = vdb_prepare(c, VDB_SQL_RECORD_READ + form, forms[form], collection, &statement, err);
+    int status = vdb_prepare(c, VDB_SQL_RECORD_READ + form, forms[form], store, &statement, err);
     if (status)
         return status;
     sqlite3_bind_int64(statement, 1, slot);
     return tell_rows(c, statement, each, context, err);
 }
 
-int vdb_records_read_key(struct vdb_connection *c, uint64_t collection, const vecdb_key *key, int columns,
+int vdb_records_read_key(struct vdb_connection *c, uint64_t store, const vecdb_key *key, int columns,
                          vdb_record_fn each, void *context, vecdb_error *err)
 {
     static const char *const forms[4] = FORMS("WHERE key = ?1");
     sqlite3_stmt *statement;
     int form = form_of(columns);
-    int status = vdb_prepare(c, VDB_SQL_RECORD_READ_KEY + form, forms[form], collection, &statement, err);
+    int status = vdb_prepare(c, VDB_SQL_RECORD_READ_KEY + form, forms[form], store, &statement, err);
     if (status)
         return status;
     bind_key(statement, 1, key);
     return tell_rows(c, statement, each, context, err);
 }
 
-int vdb_records_keys(struct vdb_connection *c, uint64_t collection, uint32_t first_slot, uint32_t last_slot,
+int vdb_records_keys(struct vdb_connection *c, uint64_t store, uint32_t first_slot, uint32_t last_slot,
                      vdb_record_fn each, void *context, vecdb_error *err)
 {
     sqlite3_stmt *statement;
     int status = vdb_prepare(c, VDB_SQL_RECORD_KEYS,
-                             "SELECT slot, key, NULL, NULL FROM records_%llu WHERE slot BETWEEN ?1 AND ?2", collection,
+                             "SELECT slot, key, NULL, NULL FROM records_%llu WHERE slot BETWEEN ?1 AND ?2", store,
                              &statement, err);
     if (status)
         return status;
@@ -164,14 +164,14 @@ int vdb_records_keys(struct vdb_connection *c, uint64_t collection, uint32_t fir
     return tell_rows(c, statement, each, context, err);
 }
 
-int vdb_records_scan(struct vdb_connection *c, uint64_t collection, const vecdb_key *after, int columns,
+int vdb_records_scan(struct vdb_connection *c, uint64_t store, const vecdb_key *after, int columns,
                      uint64_t limit, vdb_record_fn each, void *context, vecdb_error *err)
 {
     static const char *const from_start[4] = FORMS("ORDER BY key LIMIT ?1");
     static const char *const behind[4] = FORMS("WHERE key > ?2 ORDER BY key LIMIT ?1");
     sqlite3_stmt *statement;
     int form = form_of(columns), kind = after ? VDB_SQL_RECORD_SCAN_AFTER : VDB_SQL_RECORD_SCAN;
-    int status = vdb_prepare(c, kind + form, after ? behind[form] : from_start[form], collection, &statement, err);
+    int status = vdb_prepare(c, kind + form, after ? behind[form] : from_start[form], store, &statement, err);
     if (status)
         return status;
     sqlite3_bind_int64(statement, 1, limit > INT64_MAX ? INT64_MAX : (sqlite3_int64)limit);

@@ -15,6 +15,7 @@ const char vdb_catalog_schema[] =
     " next_slot INTEGER NOT NULL DEFAULT 0, n_records INTEGER NOT NULL DEFAULT 0,"
     " schema_version INTEGER NOT NULL DEFAULT 1, has_documents INTEGER NOT NULL DEFAULT 0,"
     " store INTEGER NOT NULL DEFAULT 0);"
+    "CREATE TABLE stores(id INTEGER PRIMARY KEY AUTOINCREMENT, collection INTEGER NOT NULL);"
     "CREATE TABLE fields(id INTEGER PRIMARY KEY AUTOINCREMENT, collection INTEGER NOT NULL, name TEXT NOT NULL,"
     " dimension INTEGER NOT NULL, type INTEGER NOT NULL, metric INTEGER NOT NULL, index_kind INTEGER NOT NULL,"
     " compression INTEGER NOT NULL, generation INTEGER NOT NULL DEFAULT 0, UNIQUE(collection, name));"
@@ -26,8 +27,8 @@ const char vdb_catalog_schema[] =
     " kind INTEGER NOT NULL, first_slot INTEGER NOT NULL, n_slots INTEGER NOT NULL, dead BLOB);"
     "CREATE TABLE changes_trimmed(id INTEGER PRIMARY KEY CHECK (id = 1), sequence INTEGER NOT NULL);"
     "INSERT INTO changes_trimmed VALUES(1, 0);"
-    "CREATE TABLE dead(collection INTEGER NOT NULL, chunk INTEGER NOT NULL, slots BLOB NOT NULL,"
-    " PRIMARY KEY(collection, chunk)) WITHOUT ROWID;"
+    "CREATE TABLE dead(store INTEGER NOT NULL, chunk INTEGER NOT NULL, slots BLOB NOT NULL,"
+    " PRIMARY KEY(store, chunk)) WITHOUT ROWID;"
     "CREATE TABLE snapshots(id INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT NOT NULL UNIQUE,"
     " sequence INTEGER NOT NULL, created INTEGER NOT NULL);";
 
@@ -36,7 +37,7 @@ bool vdb_transaction_is_open(const struct vdb_connection *c)
     return !sqlite3_get_autocommit(c->sqlite);
 }
 
-#define COLLECTION_COLUMNS "id, name, next_slot, n_records, schema_version, has_documents"
+#define COLLECTION_COLUMNS "id, name, next_slot, n_records, schema_version, has_documents, store"
 
 static int damaged(vecdb_error *err, const char *what)
 {
@@ -61,6 +62,7 @@ static int read_collection(sqlite3_stmt *statement, struct vdb_collection_row *r
     row->n_records = (uint64_t)sqlite3_column_int64(statement, 3);
     row->schema_version = (uint64_t)sqlite3_column_int64(statement, 4);
     row->has_documents = sqlite3_column_int(statement, 5) != 0;
+    row->store = (uint64_t)sqlite3_column_int64(statement, 6);
     if (!copy_name(statement, 1, row->name) || row->next_slot > UINT32_MAX || row->n_records > row->next_slot)
         return damaged(err, "collections");
     return VECDB_OK;
@@ -134,14 +136,28 @@ int vdb_collection_add(struct vdb_connection *c, const char *name, uint64_t *id,
     sqlite3_bind_text(statement, 1, name, -1, SQLITE_STATIC);
     if ((status = vdb_run(c, statement, "adding a collection", err)))
         return status;
-    uint64_t new_id = (uint64_t)sqlite3_last_insert_rowid(c->sqlite);
-    status = vdb_execute(c,
-                         "CREATE TABLE records_%llu(slot INTEGER PRIMARY KEY, key NOT NULL UNIQUE, metadata TEXT,"
-                         " text TEXT)",
-                         new_id, err);
-    if (!status)
-        *id = new_id;
-    return status;
+    uint64_t new_id = (uint64_t)sqlite3_last_insert_rowid(c->sqlite), store;
+    if ((status = vdb_store_add(c, new_id, &store, err)) ||
+        (status = vdb_collection_set_store(c, new_id, store, 0, 0, err)))
+        return status;
+    *id = new_id;
+    return VECDB_OK;
+}
+
+int vdb_collection_set_store(struct vdb_connection *c, uint64_t id, uint64_t store, uint64_t next_slot,
+                             uint64_t n_records, vecdb_error *err)
+{
+    sqlite3_stmt *statement;
+    int status = vdb_prepare(c, VDB_SQL_COLLECTION_STORE,
+                             "UPDATE collections SET store = ?2, next_slot = ?3, n_records = ?4 WHERE id = ?1", 0,
+                             &statement, err);
+    if (status)
+        return status;
+    sqlite3_bind_int64(statement, 1, (sqlite3_int64)id);
+    sqlite3_bind_int64(statement, 2, (sqlite3_int64)store);
+    sqlite3_bind_int64(statement, 3, (sqlite3_int64)next_slot);
+    sqlite3_bind_int64(statement, 4, (sqlite3_int64)n_records);
+    return vdb_run(c, statement, "changing a collection's store", err);
 }
 
 int vdb_collection_set_name(struct vdb_connection *c, uint64_t id, const char *name, vecdb_error *err)
@@ -179,11 +195,6 @@ int vdb_collection_raise_schema(struct vdb_connection *c, uint64_t id, vecdb_err
 
 int vdb_collection_remove(struct vdb_connection *c, uint64_t id, vecdb_error *err)
 {
-    int status;
-    vdb_forget_statements(c, id);
-    if ((status = vdb_execute(c, "DROP TABLE records_%llu", id, err)) ||
-        (status = vdb_execute(c, "DELETE FROM dead WHERE collection = %llu", id, err)))
-        return status;
     return vdb_execute(c, "DELETE FROM collections WHERE id = %llu", id, err);
 }
 

@@ -204,7 +204,7 @@ int vdb_extents_files(struct vdb_connection *c, int (*each)(void *context, uint6
 
 /* --------------------------------------------------------------------------- dead slots */
 
-static int set_chunk(struct vdb_connection *c, uint64_t collection, uint32_t chunk, const unsigned char *bits,
+static int set_chunk(struct vdb_connection *c, uint64_t store, uint32_t chunk, const unsigned char *bits,
                      vecdb_error *err)
 {
     size_t n_bytes = CHUNK_BYTES;
@@ -212,26 +212,26 @@ static int set_chunk(struct vdb_connection *c, uint64_t collection, uint32_t chu
         n_bytes--;
     sqlite3_stmt *statement;
     int status = vdb_prepare(c, VDB_SQL_DEAD_SET,
-                             "INSERT OR REPLACE INTO dead(collection, chunk, slots) VALUES(?1, ?2, ?3)", 0, &statement,
+                             "INSERT OR REPLACE INTO dead(store, chunk, slots) VALUES(?1, ?2, ?3)", 0, &statement,
                              err);
     if (status)
         return status;
-    sqlite3_bind_int64(statement, 1, (sqlite3_int64)collection);
+    sqlite3_bind_int64(statement, 1, (sqlite3_int64)store);
     sqlite3_bind_int64(statement, 2, chunk);
     sqlite3_bind_blob64(statement, 3, bits, n_bytes, SQLITE_STATIC);
     return vdb_run(c, statement, "noting dead slots", err);
 }
 
-static int get_chunk(struct vdb_connection *c, uint64_t collection, uint32_t chunk, unsigned char *bits,
+static int get_chunk(struct vdb_connection *c, uint64_t store, uint32_t chunk, unsigned char *bits,
                      vecdb_error *err)
 {
     sqlite3_stmt *statement;
-    int status = vdb_prepare(c, VDB_SQL_DEAD_CHUNK, "SELECT slots FROM dead WHERE collection = ?1 AND chunk = ?2", 0,
+    int status = vdb_prepare(c, VDB_SQL_DEAD_CHUNK, "SELECT slots FROM dead WHERE store = ?1 AND chunk = ?2", 0,
                              &statement, err);
     if (status)
         return status;
     memset(bits, 0, CHUNK_BYTES);
-    sqlite3_bind_int64(statement, 1, (sqlite3_int64)collection);
+    sqlite3_bind_int64(statement, 1, (sqlite3_int64)store);
     sqlite3_bind_int64(statement, 2, chunk);
     int rc = sqlite3_step(statement);
     if (rc == SQLITE_ROW) {
@@ -248,29 +248,29 @@ static int get_chunk(struct vdb_connection *c, uint64_t collection, uint32_t chu
     return status;
 }
 
-int vdb_dead_add(struct vdb_connection *c, uint64_t collection, const uint32_t *slots, size_t n, vecdb_error *err)
+int vdb_dead_add(struct vdb_connection *c, uint64_t store, const uint32_t *slots, size_t n, vecdb_error *err)
 {
     unsigned char bits[CHUNK_BYTES];
     int status = VECDB_OK;
     for (size_t i = 0; i < n && !status;) {
         uint32_t chunk = slots[i] / CHUNK_SLOTS;
-        status = get_chunk(c, collection, chunk, bits, err);
+        status = get_chunk(c, store, chunk, bits, err);
         for (; i < n && slots[i] / CHUNK_SLOTS == chunk; i++)
             bits[slots[i] % CHUNK_SLOTS / 8] |= (unsigned char)(1 << slots[i] % 8);
         if (!status)
-            status = set_chunk(c, collection, chunk, bits, err);
+            status = set_chunk(c, store, chunk, bits, err);
     }
     return status;
 }
 
-int vdb_dead_read(struct vdb_connection *c, uint64_t collection, struct vdb_slots *slots, vecdb_error *err)
+int vdb_dead_read(struct vdb_connection *c, uint64_t store, struct vdb_slots *slots, vecdb_error *err)
 {
     sqlite3_stmt *statement;
-    int status = vdb_prepare(c, VDB_SQL_DEAD_READ, "SELECT chunk, slots FROM dead WHERE collection = ?1", 0, &statement,
+    int status = vdb_prepare(c, VDB_SQL_DEAD_READ, "SELECT chunk, slots FROM dead WHERE store = ?1", 0, &statement,
                              err);
     if (status)
         return status;
-    sqlite3_bind_int64(statement, 1, (sqlite3_int64)collection);
+    sqlite3_bind_int64(statement, 1, (sqlite3_int64)store);
     int rc;
     while (!status && (rc = sqlite3_step(statement)) != SQLITE_DONE) {
         if (rc != SQLITE_ROW) {
@@ -296,7 +296,7 @@ int vdb_dead_read(struct vdb_connection *c, uint64_t collection, struct vdb_slot
 /* Gathers the slots of a set into chunks as they come by, in ascending order. */
 struct chunk_writer {
     struct vdb_connection *c;
-    uint64_t collection;
+    uint64_t store;
     uint32_t chunk;
     bool is_filled;
     int status;
@@ -308,7 +308,7 @@ static bool write_slot(void *context, uint32_t slot)
 {
     struct chunk_writer *writer = context;
     if (writer->is_filled && writer->chunk != slot / CHUNK_SLOTS) {
-        writer->status = set_chunk(writer->c, writer->collection, writer->chunk, writer->bits, writer->err);
+        writer->status = set_chunk(writer->c, writer->store, writer->chunk, writer->bits, writer->err);
         memset(writer->bits, 0, sizeof writer->bits);
     }
     writer->chunk = slot / CHUNK_SLOTS;
@@ -317,15 +317,15 @@ static bool write_slot(void *context, uint32_t slot)
     return writer->status == VECDB_OK;
 }
 
-int vdb_dead_replace(struct vdb_connection *c, uint64_t collection, const struct vdb_slots *slots, vecdb_error *err)
+int vdb_dead_replace(struct vdb_connection *c, uint64_t store, const struct vdb_slots *slots, vecdb_error *err)
 {
-    int status = vdb_execute(c, "DELETE FROM dead WHERE collection = %llu", collection, err);
+    int status = vdb_execute(c, "DELETE FROM dead WHERE store = %llu", store, err);
     if (status)
         return status;
-    struct chunk_writer writer = {.c = c, .collection = collection, .err = err};
+    struct chunk_writer writer = {.c = c, .store = store, .err = err};
     vdb_slots_each(slots, write_slot, &writer);
     if (!writer.status && writer.is_filled)
-        writer.status = set_chunk(c, collection, writer.chunk, writer.bits, err);
+        writer.status = set_chunk(c, store, writer.chunk, writer.bits, err);
     return writer.status;
 }
 

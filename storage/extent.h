@@ -39,9 +39,13 @@ struct vdb_extent_ref {
 /* ---- writing. A vector file begins with a header of VDB_FILE_HEADER_BYTES. */
 #define VDB_FILE_HEADER_BYTES 64
 
-/* Write the header into a new, empty file. `uuid`: 16 bytes, the database's. */
+/* Write the header into a new, empty file. `uuid`: 16 bytes, the database's. `store`: whose slots its pages
+ * will hold. */
 int vdb_vector_file_begin(struct vdb_file *file, const unsigned char uuid[16], uint64_t field_id, uint64_t generation,
-                          vecdb_error *err);
+                          uint64_t store, vecdb_error *err);
+
+/* Does a file begin with such a header? CORRUPT, or NEWER, says what is wrong. */
+int vdb_vector_file_verify(struct vdb_file *file, const unsigned char uuid[16], uint64_t store, vecdb_error *err);
 
 struct vdb_extent_writer;
 
@@ -73,12 +77,12 @@ void vdb_extent_writer_free(struct vdb_extent_writer *writer); /* also after a f
 /* ---- reading */
 struct vdb_extent;
 
-/* Open an extent: read and check its footer (CORRUPT names the file and what is wrong) and map its
- * bytes, or keep the file for reading where maps are not to be had. Keeps `cache` for decoded pages
+/* Open an extent: check the file's header (of this database, of this store), read and check the footer
+ * (CORRUPT names the file and what is wrong) and map its bytes, or keep the file for reading where maps are not to be had. Keeps `cache` for decoded pages
  * and pages that were read; borrows `file` for its own life. Counted: begins with one reference. */
 int vdb_extent_open(struct vdb_memory *memory, struct vdb_cache *cache, struct vdb_file *file,
-                    const unsigned char uuid[16], int type, uint32_t dimension, const struct vdb_extent_ref *ref,
-                    struct vdb_extent **extent, vecdb_error *err);
+                    const unsigned char uuid[16], uint64_t store, int type, uint32_t dimension,
+                    const struct vdb_extent_ref *ref, struct vdb_extent **extent, vecdb_error *err);
 struct vdb_extent *vdb_extent_retain(struct vdb_extent *extent);
 void vdb_extent_release(struct vdb_extent *extent);
 

@@ -17,7 +17,7 @@
 
 /* ---- the file's header */
 int vdb_vector_file_begin(struct vdb_file *file, const unsigned char uuid[16], uint64_t field_id, uint64_t generation,
-                          vecdb_error *err)
+                          uint64_t store, vecdb_error *err)
 {
     unsigned char header[VDB_FILE_HEADER_BYTES] = {0};
     memcpy(header + 8, VECTOR_FILE_MAGIC, 4);
@@ -25,13 +25,14 @@ int vdb_vector_file_begin(struct vdb_file *file, const unsigned char uuid[16], u
     memcpy(header + 16, uuid, 16);
     vdb_store_u64(header + 32, field_id);
     vdb_store_u64(header + 40, generation);
+    vdb_store_u64(header + 48, store);
     vdb_store_u64(header, vdb_check_sum(header + 8, sizeof header - 8));
     return file->vfs->write(file, 0, header, sizeof header, err);
 }
 
-static int read_header(struct vdb_file *file, const unsigned char *uuid, vecdb_error *err)
+int vdb_vector_file_verify(struct vdb_file *file, const unsigned char uuid[16], uint64_t store, vecdb_error *err)
 {
-    static const unsigned char zeros[16];
+    static const unsigned char zeros[8];
     const char *name = vdb_path_tail(file->path);
     unsigned char header[VDB_FILE_HEADER_BYTES];
     int status = file->vfs->read(file, 0, header, sizeof header, err);
@@ -44,10 +45,13 @@ static int read_header(struct vdb_file *file, const unsigned char *uuid, vecdb_e
         return vdb_fail(err, VECDB_NEWER,
                         "%s is of format version %u, encryption scheme %u, which this library does not know", name,
                         vdb_load_u16(header + 12), header[14]);
-    if (!is_whole || header[15] || memcmp(header + 48, zeros, 16))
+    if (!is_whole || header[15] || memcmp(header + 56, zeros, 8))
         return vdb_fail(err, VECDB_CORRUPT, "the header of %s is damaged: its checksum does not fit its bytes", name);
     if (memcmp(header + 16, uuid, 16))
         return vdb_fail(err, VECDB_CORRUPT, "%s belongs to another database", name);
+    if (vdb_load_u64(header + 48) != store)
+        return vdb_fail(err, VECDB_CORRUPT, "%s holds slots of store %llu, the catalog says %llu", name,
+                        (unsigned long long)vdb_load_u64(header + 48), (unsigned long long)store);
     return VECDB_OK;
 }
 
@@ -142,12 +146,12 @@ static const char *find_fault_in_entries(const unsigned char *footer, uint64_t e
     return NULL;
 }
 
-int vdb_footer_read(struct vdb_memory *memory, struct vdb_file *file, const unsigned char *uuid, int type,
-                    uint32_t dimension, const struct vdb_extent_ref *ref, struct vdb_page_entry **entries,
+int vdb_footer_read(struct vdb_memory *memory, struct vdb_file *file, const unsigned char *uuid, uint64_t store,
+                    int type, uint32_t dimension, const struct vdb_extent_ref *ref, struct vdb_page_entry **entries,
                     vecdb_error *err)
 {
     uint64_t file_bytes, footer_bytes = (uint64_t)ref->n_pages * ENTRY_BYTES + TRAILER_BYTES;
-    int status = uuid ? read_header(file, uuid, err) : VECDB_OK;
+    int status = uuid ? vdb_vector_file_verify(file, uuid, store, err) : VECDB_OK;
     if (!status)
         status = file->vfs->size(file, &file_bytes, err);
     if (status)

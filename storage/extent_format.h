@@ -11,8 +11,8 @@
  *     16  uuid        16 bytes, the database's    28  last_slot   u32
  *     32  field       u64
  *     40  generation  u64                         trailer, 64 bytes
- *     48  zeros                                   0   magic       "VDBF"
- *                                                 4   version     u16  0
+ *     48  store       u64                         0   magic       "VDBF"
+ *     56  zeros                                   4   version     u16  0
  *     footer                                      6   type        u8   the field's
  *     | entry | entry | ... | trailer |           7   encryption  u8   0: none
  *                                                 8   dimension   u32
@@ -50,8 +50,8 @@ int vdb_footer_write(int type, uint32_t dimension, const struct vdb_page_entry *
                      uint64_t out_at, struct vdb_buffer *out, struct vdb_extent_ref *ref, vecdb_error *err);
 
 /* Read and check header (unless uuid is NULL) and footer; `entries` is the caller's to vdb_free. */
-int vdb_footer_read(struct vdb_memory *memory, struct vdb_file *file, const unsigned char *uuid, int type,
-                    uint32_t dimension, const struct vdb_extent_ref *ref, struct vdb_page_entry **entries,
+int vdb_footer_read(struct vdb_memory *memory, struct vdb_file *file, const unsigned char *uuid, uint64_t store,
+                    int type, uint32_t dimension, const struct vdb_extent_ref *ref, struct vdb_page_entry **entries,
                     vecdb_error *err);
 
 #endif

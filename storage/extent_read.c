@@ -37,6 +37,7 @@ struct vdb_extent {
     struct vdb_cache *cache;
     struct vdb_file *file;
     unsigned char uuid[16];
+    uint64_t store;
     int type;
     uint32_t dimension;
     struct vdb_extent_ref ref;
@@ -56,17 +57,22 @@ _Static_assert(sizeof(struct cached_page) <= CACHED_HEAD_BYTES, "rows and pages 
 
 /* ---- lifetime */
 int vdb_extent_open(struct vdb_memory *memory, struct vdb_cache *cache, struct vdb_file *file,
-                    const unsigned char uuid[16], int type, uint32_t dimension, const struct vdb_extent_ref *ref,
-                    struct vdb_extent **extent, vecdb_error *err)
+                    const unsigned char uuid[16], uint64_t store, int type, uint32_t dimension,
+                    const struct vdb_extent_ref *ref, struct vdb_extent **extent, vecdb_error *err)
 {
     struct vdb_extent *opened = vdb_alloc_zero(memory, sizeof *opened);
     if (!opened)
         return vdb_fail_memory(err, sizeof *opened);
-    *opened = (struct vdb_extent){
-        .memory = memory, .cache = cache, .file = file, .type = type, .dimension = dimension, .ref = *ref};
+    *opened = (struct vdb_extent){.memory = memory,
+                                  .cache = cache,
+                                  .file = file,
+                                  .store = store,
+                                  .type = type,
+                                  .dimension = dimension,
+                                  .ref = *ref};
     memcpy(opened->uuid, uuid, 16);
     atomic_init(&opened->n_references, 1);
-    int status = vdb_footer_read(memory, file, uuid, type, dimension, ref, &opened->entries, err);
+    int status = vdb_footer_read(memory, file, uuid, store, type, dimension, ref, &opened->entries, err);
     if (!status) {
         opened->states = vdb_alloc_zero(memory, ref->n_pages * sizeof *opened->states);
         status = opened->states ? VECDB_OK : vdb_fail_memory(err, ref->n_pages);
@@ -323,8 +329,8 @@ int vdb_extent_check(struct vdb_extent *extent, void (*each)(void *context, cons
     struct vdb_buffer bytes, rows;
     vdb_buffer_init(&bytes, extent->memory);
     vdb_buffer_init(&rows, extent->memory);
-    int status = vdb_footer_read(extent->memory, extent->file, extent->uuid, extent->type, extent->dimension,
-                                 &extent->ref, &entries, &problem);
+    int status = vdb_footer_read(extent->memory, extent->file, extent->uuid, extent->store, extent->type,
+                                 extent->dimension, &extent->ref, &entries, &problem);
     vdb_free(extent->memory, entries); /* NULL after a failure; else equal to those we have */
     if (status && status != VECDB_NOMEM)
         each(context, problem.message);

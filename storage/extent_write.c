@@ -76,7 +76,7 @@ int vdb_extent_writer_new(const struct vdb_extent_writer_options *options, struc
     if (!status && grow) {
         made->ref.offset = grow->offset;
         status = /* CORRUPT also when the file was cut off, and `offset` with it lies in the extent */
-            vdb_footer_read(memory, options->file, NULL, options->type, options->dimension, grow, &made->entries, err);
+            vdb_footer_read(memory, options->file, NULL, 0, options->type, options->dimension, grow, &made->entries, err);
         if (!status) {
             assert(options->offset >= grow->offset + grow->length);
             made->n_pages = made->entries_room = made->n_old_pages = grow->n_pages;

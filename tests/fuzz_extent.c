@@ -52,7 +52,8 @@ static void use(struct vdb_memory *memory, struct vdb_cache *cache, struct vdb_f
                                  vdb_load_u32(trailer + 52),
                                  n_pages};
     struct vdb_extent *extent;
-    if (vdb_extent_open(memory, cache, file, bytes + 16, type, dimension, &ref, &extent, NULL))
+    uint64_t store = vdb_load_u64(bytes + 48);
+    if (vdb_extent_open(memory, cache, file, bytes + 16, store, type, dimension, &ref, &extent, NULL))
         return;
     volatile uint8_t sum = 0;
     for (uint32_t round = 0; round < 2 * n_pages; round++) {
@@ -83,7 +84,7 @@ static size_t make_file(struct vdb_memory *memory, struct vdb_file *file, int ty
     struct vdb_buffer buffer;
     struct vdb_coder *coder;
     int status = vdb_coder_new(memory, &coder, NULL);
-    if (status || (status = vdb_vector_file_begin(file, uuid, 1, 1, NULL)))
+    if (status || (status = vdb_vector_file_begin(file, uuid, 1, 1, 1, NULL)))
         return 0;
     vdb_buffer_init(&buffer, memory);
     *n_pages = 1 + form / 3 % 4;

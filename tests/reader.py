@@ -129,16 +129,17 @@ def read_page(page, kind, dimension, where):
     return [(slot, values[i * dimension:(i + 1) * dimension]) for i, slot in enumerate(slots)]
 
 
-def read_extent(data, name, uuid, field, kind, dimension, extent):
+def read_extent(data, name, uuid, store, field, kind, dimension, extent):
     """[(slot, values)] of all pages of an extent that the catalog names."""
     generation, offset, length, check_sum, n_rows, first_slot, last_slot, n_pages = extent
     where = f"{name} at {offset}"
     header = data[:64]
     require(len(header) == 64 and header[8:12] == b"VDBV", where, "no vector file")
-    require(header[12:16] == b"\0\0\0\0" and not any(header[48:64]), where, "of a newer version")
+    require(header[12:16] == b"\0\0\0\0" and not any(header[56:64]), where, "of a newer version")
     require(check_of(header[8:]) == struct.unpack("<Q", header[:8])[0], where, "the check of the header is wrong")
     require(header[16:32] == uuid, where, "a file of another database")
     require(struct.unpack("<QQ", header[32:48]) == (field, generation), where, "a file of another name")
+    require(struct.unpack("<Q", header[48:56]) == (store,), where, "a file of another store")
     require(offset % 64 == 0 and offset + length <= len(data), where, "the file is truncated")
     whole = data[offset:offset + length]
 
@@ -171,7 +172,7 @@ def read_extent(data, name, uuid, field, kind, dimension, extent):
     return rows
 
 
-def read_field(directory, catalog, uuid, field, kind, dimension):
+def read_field(directory, catalog, uuid, store, field, kind, dimension):
     """{slot: values} of a field: extents first, then the tail."""
     vectors = {}
     rows = catalog.execute("SELECT generation, offset, length, check_sum, n_rows, first_slot, last_slot, n_pages"
@@ -179,7 +180,7 @@ def read_field(directory, catalog, uuid, field, kind, dimension):
     for extent in rows.fetchall():
         name = f"vectors-{field}-{extent[0]}"
         with open(os.path.join(directory, name), "rb") as file:
-            found = read_extent(file.read(), name, uuid, field, kind, dimension, extent)
+            found = read_extent(file.read(), name, uuid, store, field, kind, dimension, extent)
         require(not vectors or max(vectors) < found[0][0], name, "extents share slots")
         vectors.update(found)
     for slot, blob in catalog.execute(f"SELECT slot, vector FROM tail_{field}"):
@@ -193,13 +194,13 @@ def read_database(directory):
     catalog = sqlite3.connect(f"file:{path}?mode=ro", uri=True)
     catalog.execute("BEGIN")  # one state throughout
     (uuid,) = catalog.execute("SELECT uuid FROM database WHERE id = 1").fetchone()
-    for collection, name in catalog.execute("SELECT id, name FROM collections ORDER BY name").fetchall():
+    for collection, name, store in catalog.execute("SELECT id, name, store FROM collections ORDER BY name").fetchall():
         fields = catalog.execute("SELECT id, name, type, dimension FROM fields WHERE collection = ? ORDER BY id",
                                  (collection,)).fetchall()
-        vectors = {field: read_field(directory, catalog, uuid, field, kind, dimension)
+        vectors = {field: read_field(directory, catalog, uuid, store, field, kind, dimension)
                    for field, _, kind, dimension in fields}
         # SQLite's own order of keys is ours: integers, then texts by their bytes.
-        for slot, key in catalog.execute(f"SELECT slot, key FROM records_{collection} ORDER BY key"):
+        for slot, key in catalog.execute(f"SELECT slot, key FROM records_{store} ORDER BY key"):
             yield {"collection": name, "key": key,
                    "vectors": {label: vectors[field][slot] for field, label, _, _ in fields if slot in vectors[field]}}
 

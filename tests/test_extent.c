@@ -17,6 +17,8 @@
 
 static const unsigned char uuid[16] = "0123456789abcdef";
 
+#define STORE 77 /* whose slots they are */
+
 /* A field's rows, and the files they are in. */
 struct fixture {
     struct vdb_memory memory;
@@ -70,7 +72,7 @@ static void begin(struct fixture *f, enum where where, int type, uint32_t dimens
         CHECK_OK(err, vdb_vfs_posix(&f->memory, where == ON_DISK, &f->vfs, &err));
     CHECK_OK(err, vdb_cache_new(&f->memory, 1 << 20, &f->cache, &err));
     CHECK_OK(err, f->vfs->open(f->vfs, test_path("vectors-1-1"), VDB_FILE_CREATE, &f->file, &err));
-    CHECK_OK(err, vdb_vector_file_begin(f->file, uuid, 1, 1, &err));
+    CHECK_OK(err, vdb_vector_file_begin(f->file, uuid, 1, 1, STORE, &err));
 }
 
 static void end(struct fixture *f)
@@ -163,7 +165,8 @@ static const char *compare_extent(const struct fixture *f, struct vdb_extent *ex
 static struct vdb_extent *open_extent(struct fixture *f)
 {
     struct vdb_extent *extent;
-    CHECK_OK(err, vdb_extent_open(&f->memory, f->cache, f->file, uuid, f->type, f->dimension, &f->ref, &extent, &err));
+    CHECK_OK(err, vdb_extent_open(&f->memory, f->cache, f->file, uuid, STORE, f->type, f->dimension, &f->ref, &extent,
+                                  &err));
     return extent;
 }
 
@@ -322,7 +325,7 @@ static const char *use_damaged(struct fixture *f, int *n_errors)
     struct vdb_extent *extent;
     uint32_t n_decoded = 0;
     memset(&err, 0, sizeof err);
-    int status = vdb_extent_open(&f->memory, f->cache, f->file, uuid, f->type, f->dimension, &f->ref, &extent, &err);
+    int status = vdb_extent_open(&f->memory, f->cache, f->file, uuid, STORE, f->type, f->dimension, &f->ref, &extent, &err);
     if (!status) {
         const char *fault = compare_extent(f, extent, &status, &n_decoded);
         vdb_extent_release(extent);
@@ -391,20 +394,20 @@ TEST(a_footer_or_page_that_is_intact_but_not_the_committed_one_is_refused)
     struct vdb_extent_ref other = f.ref;
     other.check ^= 1;
     CHECK_FAILS(err, VECDB_CORRUPT, "not the one that was committed",
-                vdb_extent_open(&f.memory, f.cache, f.file, uuid, f.type, 64, &other, &extent, &err));
+                vdb_extent_open(&f.memory, f.cache, f.file, uuid, STORE, f.type, 64, &other, &extent, &err));
     other = f.ref;
     other.last_slot++;
     CHECK_FAILS(err, VECDB_CORRUPT, "not those of the catalog",
-                vdb_extent_open(&f.memory, f.cache, f.file, uuid, f.type, 64, &other, &extent, &err));
+                vdb_extent_open(&f.memory, f.cache, f.file, uuid, STORE, f.type, 64, &other, &extent, &err));
     CHECK_FAILS(err, VECDB_CORRUPT, "another database",
-                vdb_extent_open(&f.memory, f.cache, f.file, (const unsigned char *)"fedcba9876543210", f.type, 64,
+                vdb_extent_open(&f.memory, f.cache, f.file, (const unsigned char *)"fedcba9876543210", STORE, f.type, 64,
                                 &f.ref, &extent, &err));
     CHECK_FAILS(err, VECDB_CORRUPT, "type or dimension",
-                vdb_extent_open(&f.memory, f.cache, f.file, uuid, f.type, 63, &f.ref, &extent, &err));
+                vdb_extent_open(&f.memory, f.cache, f.file, uuid, STORE, f.type, 63, &f.ref, &extent, &err));
     /* A lost write: page 1 in the place of page 0 of the same length. */
     unsigned char *bytes = vdb_alloc_aligned(&f.memory, VDB_PAGE_TARGET_BYTES);
     struct vdb_page_entry *entries;
-    CHECK_OK(err, vdb_footer_read(&f.memory, f.file, uuid, f.type, 64, &f.ref, &entries, &err));
+    CHECK_OK(err, vdb_footer_read(&f.memory, f.file, uuid, STORE, f.type, 64, &f.ref, &entries, &err));
     size_t n = entries[1].length < entries[0].length ? entries[1].length : entries[0].length;
     CHECK_OK(err, f.vfs->read(f.file, f.ref.offset + entries[1].offset, bytes, n, &err));
     CHECK_OK(err, f.vfs->write(f.file, f.ref.offset + entries[0].offset, bytes, n, &err));
@@ -433,7 +436,7 @@ TEST(a_check_tells_of_every_damaged_page)
         CHECK_OK(err, write_rows(&f, f.file, VDB_FILE_HEADER_BYTES, NULL, 0, f.n_rows, 4000, &f.ref));
         struct vdb_extent *extent = open_extent(&f);
         struct vdb_page_entry *entries;
-        CHECK_OK(err, vdb_footer_read(&f.memory, f.file, uuid, f.type, 64, &f.ref, &entries, &err));
+        CHECK_OK(err, vdb_footer_read(&f.memory, f.file, uuid, STORE, f.type, 64, &f.ref, &entries, &err));
         for (uint32_t page = 0; page < f.ref.n_pages; page += 2)
             CHECK_OK(err, f.vfs->write(f.file, f.ref.offset + entries[page].offset + 1000, "damage", 6, &err));
         int n_problems = 0;
@@ -468,13 +471,13 @@ static int live(struct fixture *f, struct vdb_vfs *vfs, struct vdb_cache *cache,
     uint32_t n_decoded = 0, half = f->n_rows / 2;
     int status = vfs->open(vfs, test_path("vectors-2-1"), VDB_FILE_CREATE, &file, &err);
     if (!status)
-        status = vdb_vector_file_begin(file, uuid, 2, 1, &err);
+        status = vdb_vector_file_begin(file, uuid, 2, 1, STORE, &err);
     if (!status)
         status = write_rows(f, file, VDB_FILE_HEADER_BYTES, NULL, 0, half, 100, &ref);
     if (!status)
         status = write_rows(f, file, ref.offset + ref.length, &ref, half, f->n_rows, 100, &grown);
     if (!status)
-        status = vdb_extent_open(&f->memory, cache, file, uuid, f->type, f->dimension, &grown, &extent, &err);
+        status = vdb_extent_open(&f->memory, cache, file, uuid, STORE, f->type, f->dimension, &grown, &extent, &err);
     if (!status) {
         *fault = compare_extent(f, extent, &status, &n_decoded);
         vdb_extent_release(extent);

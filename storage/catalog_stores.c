@@ -1,0 +1,100 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * storage/catalog_stores.c - stores: numberings of a collection's records (see catalog.h)
+ *
+ * Slots belong to a store. A collection has a current one, `collections.store`; its records lie in the table
+ * records_<store>. Another row of `stores` is a store that the maintainer is building, or one that is no more
+ * needed and on its way out:
+ *
+ *     stores        (3, collection 1)    current of collection 1
+ *                   (4, collection 1)    being built, or what a crash left of that
+ *                   (2, collection 9)    of a collection that was dropped
+ *
+ * Numbers are never used again (AUTOINCREMENT), so that a table, a vector file or a cache that is named after a
+ * store cannot be taken for a later one's.
+ *
+ * Removing: dropping a table of a million records walks all of its pages, inside of the writers' gate. So a store is
+ * taken apart in pieces, a short transaction each: first the index of keys (pages of the index only), then records
+ * from the lowest slot on, whose pages follow each other, then what is empty. That is why the index has a name of
+ * its own instead of coming from a UNIQUE: an index that SQLite makes by itself cannot be dropped alone, and
+ * deleting records with it would rewrite a page of the index for nearly every record.
+ */
+#include "catalog.h"
+
+#include "base/error.h"
+#include "catalog_sql.h"
+
+int vdb_store_add(struct vdb_connection *c, uint64_t collection, uint64_t *store, vecdb_error *err)
+{
+    sqlite3_stmt *statement;
+    int status =
+        vdb_prepare(c, VDB_SQL_STORE_ADD, "INSERT INTO stores(collection) VALUES(?1)", 0, &statement, err);
+    if (status)
+        return status;
+    sqlite3_bind_int64(statement, 1, (sqlite3_int64)collection);
+    if ((status = vdb_run(c, statement, "adding a store", err)))
+        return status;
+    uint64_t made = (uint64_t)sqlite3_last_insert_rowid(c->sqlite);
+    status = vdb_execute(c,
+                         "CREATE TABLE records_%llu(slot INTEGER PRIMARY KEY, key NOT NULL, metadata TEXT, text TEXT);"
+                         "CREATE UNIQUE INDEX keys_%llu ON records_%llu(key)",
+                         made, err);
+    if (!status)
+        *store = made;
+    return status;
+}
+
+int vdb_store_unused(struct vdb_connection *c, uint64_t *store, bool *found, vecdb_error *err)
+{
+    sqlite3_stmt *statement;
+    int status = vdb_prepare(c, VDB_SQL_STORE_UNUSED,
+                             "SELECT id FROM stores WHERE id NOT IN (SELECT store FROM collections) LIMIT 1", 0,
+                             &statement, err);
+    if (status)
+        return status;
+    int rc = sqlite3_step(statement);
+    if (rc == SQLITE_ROW)
+        *store = (uint64_t)sqlite3_column_int64(statement, 0);
+    else if (rc != SQLITE_DONE)
+        status = vdb_fail_sqlite(err, c, "looking for stores that are no more needed");
+    sqlite3_reset(statement);
+    if (!status)
+        *found = rc == SQLITE_ROW;
+    return status;
+}
+
+/* Records of at most so many slots, from the first on. */
+static int remove_some(struct vdb_connection *c, uint64_t store, uint64_t limit, int *n_removed, vecdb_error *err)
+{
+    sqlite3_stmt *statement;
+    int status = vdb_prepare(c, VDB_SQL_STORE_CUT,
+                             "DELETE FROM records_%llu WHERE slot <="
+                             " (SELECT max(slot) FROM (SELECT slot FROM records_%llu ORDER BY slot LIMIT ?1))",
+                             store, &statement, err);
+    if (status)
+        return status;
+    sqlite3_bind_int64(statement, 1, (sqlite3_int64)limit);
+    status = vdb_run(c, statement, "removing a store", err);
+    if (!status)
+        *n_removed = sqlite3_changes(c->sqlite);
+    return status;
+}
+
+int vdb_store_remove_some(struct vdb_connection *c, uint64_t store, uint64_t limit, bool *done, vecdb_error *err)
+{
+    int n_removed = 0;
+    int status = vdb_execute(c, "DROP INDEX IF EXISTS keys_%llu", store, err);
+    if (!status)
+        status = remove_some(c, store, limit, &n_removed, err);
+    bool is_empty = !status && (uint64_t)n_removed < limit;
+    if (is_empty) {
+        vdb_forget_statements(c, store);
+        status = vdb_execute(c,
+                             "DROP TABLE records_%llu; DELETE FROM dead WHERE store = %llu;"
+                             "DELETE FROM stores WHERE id = %llu",
+                             store, err);
+    }
+    if (!status)
+        *done = is_empty;
+    return status;
+}
