@@ -9,6 +9,7 @@
  *   3. Slots ascend from page to page, and a page has no more rows than slots.
  */
 #include <assert.h>
+#include <xxhash.h>
 
 #include "base/bytes.h"
 #include "base/error.h"
@@ -57,7 +58,8 @@ int vdb_vector_file_verify(struct vdb_file *file, const unsigned char uuid[16], 
 
 /* ---- writing a footer */
 int vdb_footer_write(int type, uint32_t dimension, const struct vdb_page_entry *entries, uint32_t n_pages,
-                     uint64_t out_at, struct vdb_buffer *out, struct vdb_extent_ref *ref, vecdb_error *err)
+                     uint64_t gaps, uint64_t out_at, struct vdb_buffer *out, struct vdb_extent_ref *ref,
+                     vecdb_error *err)
 {
     assert(n_pages >= 1);
     size_t pad = (VDB_PAGE_ALIGN - out->n_bytes % VDB_PAGE_ALIGN) % VDB_PAGE_ALIGN;
@@ -92,12 +94,36 @@ int vdb_footer_write(int type, uint32_t dimension, const struct vdb_page_entry *
     vdb_store_u64(trailer + 16, n_rows);
     vdb_store_u64(trailer + 24, ref->offset);
     vdb_store_u64(trailer + 32, ref->length);
-    vdb_store_u64(trailer + 40, footer_bytes);
+    vdb_store_u64(trailer + 40, gaps);
     vdb_store_u32(trailer + 48, ref->first_slot);
     vdb_store_u32(trailer + 52, ref->last_slot);
     ref->check = vdb_check_sum(footer, footer_bytes - 8);
     vdb_store_u64(trailer + 56, ref->check);
     return VECDB_OK;
+}
+
+/* ---- the gaps between pages */
+int vdb_gaps_fold(struct vdb_file *file, uint64_t from, uint64_t to, uint64_t end, uint64_t *gaps, vecdb_error *err)
+{
+    unsigned char piece[GAP_PIECE_BYTES];
+    for (size_t n_bytes; from < to; from += n_bytes) {
+        n_bytes = to - from < sizeof piece ? (size_t)(to - from) : sizeof piece;
+        size_t n_there = from >= end ? 0 : end - from < n_bytes ? (size_t)(end - from) : n_bytes;
+        int status = n_there ? file->vfs->read(file, from, piece, n_there, err) : VECDB_OK;
+        if (status)
+            return status;
+        memset(piece + n_there, 0, n_bytes - n_there);
+        *gaps = XXH3_64bits_withSeed(piece, n_bytes, *gaps);
+    }
+    return VECDB_OK;
+}
+
+void vdb_gaps_fold_zeros(uint64_t n_bytes, uint64_t *gaps)
+{
+    static const unsigned char zeros[VDB_PAGE_ALIGN];
+    assert(n_bytes < sizeof zeros);
+    if (n_bytes)
+        *gaps = XXH3_64bits_withSeed(zeros, (size_t)n_bytes, *gaps);
 }
 
 /* ---- reading a footer */
@@ -107,15 +133,14 @@ static int fail_footer(struct vdb_file *file, const struct vdb_extent_ref *ref, 
                     (unsigned long long)ref->offset, vdb_path_tail(file->path), what);
 }
 
-static const char *find_fault_in_trailer(const unsigned char *trailer, size_t footer_bytes, int type,
-                                         uint32_t dimension, const struct vdb_extent_ref *ref)
+static const char *find_fault_in_trailer(const unsigned char *trailer, int type, uint32_t dimension,
+                                         const struct vdb_extent_ref *ref)
 {
     if (trailer[6] != type || vdb_load_u32(trailer + 8) != dimension)
         return "it is of another type or dimension";
     if (vdb_load_u32(trailer + 12) != ref->n_pages || vdb_load_u64(trailer + 16) != ref->n_rows ||
         vdb_load_u64(trailer + 24) != ref->offset || vdb_load_u64(trailer + 32) != ref->length ||
-        vdb_load_u64(trailer + 40) != footer_bytes || vdb_load_u32(trailer + 48) != ref->first_slot ||
-        vdb_load_u32(trailer + 52) != ref->last_slot)
+        vdb_load_u32(trailer + 48) != ref->first_slot || vdb_load_u32(trailer + 52) != ref->last_slot)
         return "its numbers are not those of the catalog";
     return NULL;
 }
@@ -148,7 +173,7 @@ static const char *find_fault_in_entries(const unsigned char *footer, uint64_t e
 
 int vdb_footer_read(struct vdb_memory *memory, struct vdb_file *file, const unsigned char *uuid, uint64_t store,
                     int type, uint32_t dimension, const struct vdb_extent_ref *ref, struct vdb_page_entry **entries,
-                    vecdb_error *err)
+                    uint64_t *gaps, vecdb_error *err)
 {
     uint64_t file_bytes, footer_bytes = (uint64_t)ref->n_pages * ENTRY_BYTES + TRAILER_BYTES;
     int status = uuid ? vdb_vector_file_verify(file, uuid, store, err) : VECDB_OK;
@@ -190,11 +215,13 @@ int vdb_footer_read(struct vdb_memory *memory, struct vdb_file *file, const unsi
         fault = "it is intact but not the one that was committed";
     }
     if (!fault)
-        fault = find_fault_in_trailer(trailer, (size_t)footer_bytes, type, dimension, ref);
+        fault = find_fault_in_trailer(trailer, type, dimension, ref);
     if (!fault)
         fault = find_fault_in_entries(footer, end, vdb_vector_bytes(type, dimension), ref, read);
     if (fault)
         status = fail_footer(file, ref, fault, err);
+    else if (gaps)
+        *gaps = vdb_load_u64(trailer + 40);
 done:
     vdb_free(memory, footer);
     if (status)

@@ -28,6 +28,7 @@
 
 #include "base/error.h"
 #include "base/numbers.h"
+#include "extent_check.h"
 #include "extent_format.h"
 
 enum { PAGE_UNSEEN = 0, PAGE_IN_PLACE = 1, PAGE_COMPRESSED = 2 };
@@ -72,7 +73,7 @@ int vdb_extent_open(struct vdb_memory *memory, struct vdb_cache *cache, struct v
                                   .ref = *ref};
     memcpy(opened->uuid, uuid, 16);
     atomic_init(&opened->n_references, 1);
-    int status = vdb_footer_read(memory, file, uuid, store, type, dimension, ref, &opened->entries, err);
+    int status = vdb_footer_read(memory, file, uuid, store, type, dimension, ref, &opened->entries, NULL, err);
     if (!status) {
         opened->states = vdb_alloc_zero(memory, ref->n_pages * sizeof *opened->states);
         status = opened->states ? VECDB_OK : vdb_fail_memory(err, ref->n_pages);
@@ -125,12 +126,17 @@ const struct vdb_extent_ref *vdb_extent_get_ref(const struct vdb_extent *extent)
 }
 
 /* ---- looking at a page */
+int vdb_page_fail(const struct vdb_file *file, const struct vdb_extent_ref *ref, uint32_t i,
+                  const struct vdb_page_entry *entry, int status, vecdb_error *err)
+{
+    return vdb_fail_prefix(err, status, "page %u (slots %u to %u, at offset %llu) of %s cannot be used: ", i,
+                           entry->first_slot, entry->last_slot, (unsigned long long)(ref->offset + entry->offset),
+                           vdb_path_tail(file->path));
+}
+
 static int fail_page(const struct vdb_extent *extent, uint32_t page, int status, vecdb_error *err)
 {
-    const struct vdb_page_entry *entry = &extent->entries[page];
-    return vdb_fail_prefix(err, status, "page %u (slots %u to %u, at offset %llu) of %s cannot be used: ", page,
-                           entry->first_slot, entry->last_slot,
-                           (unsigned long long)(extent->ref.offset + entry->offset), vdb_path_tail(extent->file->path));
+    return vdb_page_fail(extent->file, &extent->ref, page, &extent->entries[page], status, err);
 }
 
 static uint32_t last_slot_of(const struct vdb_page *page)
@@ -139,13 +145,12 @@ static uint32_t last_slot_of(const struct vdb_page *page)
     return run->slot + (page->n_rows - run->row - 1);
 }
 
-/* Parse page i in `bytes`; with `verify`, make sure that it is intact and the one that was committed. */
-static int look(const struct vdb_extent *extent, uint32_t i, const void *bytes, bool verify, struct vdb_page *page,
-                vecdb_error *err)
+int vdb_page_look(const struct vdb_file *file, const struct vdb_extent_ref *ref, uint32_t i,
+                  const struct vdb_page_entry *entry, int type, uint32_t dimension, const void *bytes, bool verify,
+                  struct vdb_page *page, vecdb_error *err)
 {
-    const struct vdb_page_entry *entry = &extent->entries[i];
     struct vdb_page parsed;
-    int status = vdb_page_parse(bytes, entry->length, extent->type, extent->dimension, verify, &parsed, err);
+    int status = vdb_page_parse(bytes, entry->length, type, dimension, verify, &parsed, err);
     if (!status && parsed.n_rows != entry->n_rows)
         status = vdb_fail(err, VECDB_CORRUPT, "it has %u rows, its footer says %u", parsed.n_rows, entry->n_rows);
     else if (!status && verify &&
@@ -153,9 +158,16 @@ static int look(const struct vdb_extent *extent, uint32_t i, const void *bytes, 
               last_slot_of(&parsed) != entry->last_slot))
         status = vdb_fail(err, VECDB_CORRUPT, "it is intact but not the page that was committed");
     if (status)
-        return fail_page(extent, i, status, err);
+        return vdb_page_fail(file, ref, i, entry, status, err);
     *page = parsed;
     return VECDB_OK;
+}
+
+static int look(const struct vdb_extent *extent, uint32_t i, const void *bytes, bool verify, struct vdb_page *page,
+                vecdb_error *err)
+{
+    return vdb_page_look(extent->file, &extent->ref, i, &extent->entries[i], extent->type, extent->dimension, bytes,
+                         verify, page, err);
 }
 
 static int unpack(struct vdb_extent *extent, const struct vdb_page *page, void *rows, vecdb_error *err)
@@ -301,46 +313,30 @@ void vdb_extent_page_range(const struct vdb_extent *extent, uint32_t page, uint3
 }
 
 /* ---- checking */
-static int check_page(struct vdb_extent *extent, uint32_t i, struct vdb_buffer *bytes, struct vdb_buffer *rows,
-                      vecdb_error *err)
-{
-    const struct vdb_page_entry *entry = &extent->entries[i];
-    struct vdb_page page;
-    bytes->n_bytes = rows->n_bytes = 0;
-    int status = vdb_buffer_reserve(bytes, entry->length, err);
-    if (!status)
-        status =
-            extent->file->vfs->read(extent->file, extent->ref.offset + entry->offset, bytes->bytes, entry->length, err);
-    if (!status)
-        status = look(extent, i, bytes->bytes, true, &page, err);
-    if (!status)
-        status = vdb_buffer_reserve(rows, page.n_rows * vdb_vector_bytes(page.stored_type, page.dimension), err);
-    if (status || page.codec != VDB_CODEC_PLANES)
-        return status;
-    status = unpack(extent, &page, rows->bytes, err);
-    return status == VECDB_CORRUPT ? fail_page(extent, i, status, err) : status;
-}
-
 int vdb_extent_check(struct vdb_extent *extent, void (*each)(void *context, const char *message), void *context,
                      vecdb_error *err)
 {
+    struct vdb_inspection_options options = {.memory = extent->memory,
+                                             .cache = extent->cache,
+                                             .file = extent->file,
+                                             .uuid = extent->uuid,
+                                             .store = extent->store,
+                                             .type = extent->type,
+                                             .dimension = extent->dimension};
     vecdb_error problem = VECDB_ERROR_INIT;
-    struct vdb_page_entry *entries = NULL;
-    struct vdb_buffer bytes, rows;
-    vdb_buffer_init(&bytes, extent->memory);
-    vdb_buffer_init(&rows, extent->memory);
-    int status = vdb_footer_read(extent->memory, extent->file, extent->uuid, extent->store, extent->type,
-                                 extent->dimension, &extent->ref, &entries, &problem);
-    vdb_free(extent->memory, entries); /* NULL after a failure; else equal to those we have */
+    struct vdb_inspection *inspection = NULL;
+    int status = vdb_inspection_new(&options, &extent->ref, &inspection, &problem);
+    if (!status)
+        status = vdb_inspection_gaps(inspection, &problem);
     if (status && status != VECDB_NOMEM)
         each(context, problem.message);
-    for (uint32_t i = 0; i < extent->ref.n_pages && status != VECDB_NOMEM; i++) {
-        status = check_page(extent, i, &bytes, &rows, &problem);
+    for (uint32_t i = 0; inspection && i < extent->ref.n_pages && status != VECDB_NOMEM; i++) {
+        struct vdb_block block;
+        status = vdb_inspection_page(inspection, i, &block, &problem);
         if (status && status != VECDB_NOMEM)
             each(context, problem.message);
     }
-    vdb_buffer_release(&bytes);
-    vdb_buffer_release(&rows);
+    vdb_inspection_free(inspection);
     if (status != VECDB_NOMEM)
         return VECDB_OK;
     if (err)

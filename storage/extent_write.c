@@ -34,6 +34,7 @@ struct vdb_extent_writer {
     struct vdb_extent_ref ref;
     struct vdb_page_entry *entries;
     uint32_t n_pages, entries_room, n_old_pages;
+    uint64_t gaps; /* between the old pages, and behind them */
     uint64_t next_slot; /* the lowest that may come */
     uint32_t n_pending; /* rows of the page to come */
     uint32_t *pending_slots;
@@ -46,6 +47,17 @@ struct vdb_extent_writer {
 static uint64_t round_up(uint64_t n)
 {
     return (n + VDB_PAGE_ALIGN - 1) / VDB_PAGE_ALIGN * VDB_PAGE_ALIGN;
+}
+
+/* The gap between the old pages and the new ones. */
+static int fold_old_footer(struct vdb_extent_writer *writer, const struct vdb_extent_ref *grow, vecdb_error *err)
+{
+    const struct vdb_page_entry *last = &writer->entries[grow->n_pages - 1];
+    uint64_t size;
+    int status = writer->file->vfs->size(writer->file, &size, err);
+    return status ? status
+                  : vdb_gaps_fold(writer->file, grow->offset + last->offset + last->length, writer->buffer_at, size,
+                                  &writer->gaps, err);
 }
 
 int vdb_extent_writer_new(const struct vdb_extent_writer_options *options, struct vdb_extent_writer **writer,
@@ -76,7 +88,10 @@ int vdb_extent_writer_new(const struct vdb_extent_writer_options *options, struc
     if (!status && grow) {
         made->ref.offset = grow->offset;
         status = /* CORRUPT also when the file was cut off, and `offset` with it lies in the extent */
-            vdb_footer_read(memory, options->file, NULL, 0, options->type, options->dimension, grow, &made->entries, err);
+            vdb_footer_read(memory, options->file, NULL, 0, options->type, options->dimension, grow, &made->entries,
+                            &made->gaps, err);
+        if (!status)
+            status = fold_old_footer(made, grow, err);
         if (!status) {
             assert(options->offset >= grow->offset + grow->length);
             made->n_pages = made->entries_room = made->n_old_pages = grow->n_pages;
@@ -214,9 +229,13 @@ int vdb_extent_writer_finish(struct vdb_extent_writer *writer, struct vdb_extent
     int status = add_pending(writer, err);
     assert(status || writer->n_pages > writer->n_old_pages);
     struct vdb_extent_ref made = {.offset = writer->ref.offset};
+    for (uint32_t i = writer->n_old_pages + 1; i < writer->n_pages && !status; i++) {
+        const struct vdb_page_entry *before = &writer->entries[i - 1];
+        vdb_gaps_fold_zeros(writer->entries[i].offset - before->offset - before->length, &writer->gaps);
+    }
     if (!status)
-        status = vdb_footer_write(writer->type, writer->dimension, writer->entries, writer->n_pages, writer->buffer_at,
-                                  &writer->buffer, &made, err);
+        status = vdb_footer_write(writer->type, writer->dimension, writer->entries, writer->n_pages, writer->gaps,
+                                  writer->buffer_at, &writer->buffer, &made, err);
     uint64_t end = made.offset + made.length;
     if (!status)
         status = flush(writer, err);

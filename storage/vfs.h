@@ -34,7 +34,8 @@ struct vdb_file {
 enum vdb_file_mode {
     VDB_FILE_READ = 0,
     VDB_FILE_WRITE = 1, /* read and write; NOT_FOUND when it is missing */
-    VDB_FILE_CREATE = 2 /* read and write; EXISTS when it is there; made with the user's umask */
+    VDB_FILE_CREATE = 2, /* read and write; EXISTS when it is there; made with the user's umask */
+    VDB_FILE_SCAN = 3    /* read all of it once: what the system did not have in its cache does not stay there */
 };
 
 enum vdb_path_kind { VDB_PATH_MISSING, VDB_PATH_FILE, VDB_PATH_DIRECTORY, VDB_PATH_OTHER };

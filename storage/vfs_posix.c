@@ -24,6 +24,7 @@
 #include <stdio.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 #include "base/error.h"
@@ -41,6 +42,7 @@ struct posix_vfs {
 struct posix_file {
     struct vdb_file base;
     int descriptor;
+    bool is_scan; /* opened to be read once, see read_from_cache */
     bool sync_failed;
 };
 
@@ -63,7 +65,7 @@ static int fail_open(const char *path, int mode, int os_error, vecdb_error *err)
 
 static int open_descriptor(const char *path, int mode, int *descriptor, vecdb_error *err)
 {
-    static const int mode_flags[] = {O_RDONLY, O_RDWR, O_RDWR | O_CREAT | O_EXCL};
+    static const int mode_flags[] = {O_RDONLY, O_RDWR, O_RDWR | O_CREAT | O_EXCL, O_RDONLY};
     int fd;
     do
         fd = open(path, mode_flags[mode] | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK, 0666);
@@ -93,6 +95,9 @@ static int posix_open(struct vdb_vfs *vfs, const char *path, int mode, struct vd
         return status;
     }
     opened->base = (struct vdb_file){vfs, copy};
+    opened->is_scan = mode == VDB_FILE_SCAN;
+    if (opened->is_scan) /* what is read ahead would look, later, as if others wanted it */
+        posix_fadvise(opened->descriptor, 0, 0, POSIX_FADV_RANDOM);
     *file = &opened->base;
     return VECDB_OK;
 }
@@ -122,12 +127,31 @@ static int fail_truncated(struct vdb_file *file, uint64_t end, uint64_t expected
                     vdb_path_tail(file->path), (unsigned long long)end, (unsigned long long)expected);
 }
 
+/* Are the bytes in the system's cache? Then they are read, and stay there. Where one cannot ask, nothing is
+ * known of them, and they stay too. */
+static bool read_from_cache(struct vdb_file *file, uint64_t offset, void *into, size_t n_bytes, bool *is_known)
+{
+    *is_known = false;
+#ifdef RWF_NOWAIT
+    struct iovec where = {into, n_bytes};
+    ssize_t n = preadv2(posix(file)->descriptor, &where, 1, (off_t)offset, RWF_NOWAIT);
+    *is_known = n >= 0 || errno == EAGAIN;
+    return n >= 0 && (size_t)n == n_bytes;
+#else
+    (void)file, (void)offset, (void)into, (void)n_bytes;
+    return false;
+#endif
+}
+
 static int posix_read(struct vdb_file *file, uint64_t offset, void *into, size_t n_bytes, vecdb_error *err)
 {
     if (!vdb_range_is_inside(offset, n_bytes, INT64_MAX))
         return vdb_fail(err, VECDB_CORRUPT, "%s cannot have %zu bytes at offset %llu", vdb_path_tail(file->path),
                         n_bytes, (unsigned long long)offset);
     size_t done = 0;
+    bool is_known = false;
+    if (posix(file)->is_scan && read_from_cache(file, offset, into, n_bytes, &is_known))
+        return VECDB_OK;
     while (done < n_bytes) {
         size_t n_now = n_bytes - done < TRANSFER_LIMIT ? n_bytes - done : TRANSFER_LIMIT;
         ssize_t n = pread(posix(file)->descriptor, (char *)into + done, n_now, (off_t)(offset + done));
@@ -140,6 +164,8 @@ static int posix_read(struct vdb_file *file, uint64_t offset, void *into, size_t
             return fail_truncated(file, offset + done, offset + n_bytes, err);
         done += (size_t)n;
     }
+    if (is_known) /* a hint: whether it is taken does not matter */
+        posix_fadvise(posix(file)->descriptor, (off_t)offset, (off_t)n_bytes, POSIX_FADV_DONTNEED);
     return VECDB_OK;
 }
 

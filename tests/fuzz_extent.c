@@ -31,7 +31,6 @@ static void mend(uint8_t *bytes, size_t n, uint32_t n_pages)
     vdb_store_u32(trailer + 12, n_pages);
     vdb_store_u64(trailer + 24, VDB_FILE_HEADER_BYTES);
     vdb_store_u64(trailer + 32, n - VDB_FILE_HEADER_BYTES);
-    vdb_store_u64(trailer + 40, footer_bytes);
     vdb_store_u64(trailer + 56, vdb_check_sum(footer, footer_bytes - 8));
 }
 
@@ -106,7 +105,7 @@ static size_t make_file(struct vdb_memory *memory, struct vdb_file *file, int ty
                                                     slots[N_ROWS - 1]};
     }
     if (!status)
-        status = vdb_footer_write(type, dimension, entries, *n_pages, VDB_FILE_HEADER_BYTES, &buffer, &ref, NULL);
+        status = vdb_footer_write(type, dimension, entries, *n_pages, 0, VDB_FILE_HEADER_BYTES, &buffer, &ref, NULL);
     if (!status)
         status = file->vfs->write(file, VDB_FILE_HEADER_BYTES, buffer.bytes, buffer.n_bytes, NULL);
     vdb_buffer_release(&buffer);

@@ -22,8 +22,8 @@ def load_library(name, fallback):
 
 
 xxhash = load_library("xxhash", "libxxhash.so.0")
-xxhash.XXH3_64bits.restype = ctypes.c_uint64
-xxhash.XXH3_64bits.argtypes = [ctypes.c_char_p, ctypes.c_size_t]
+xxhash.XXH3_64bits_withSeed.restype = ctypes.c_uint64
+xxhash.XXH3_64bits_withSeed.argtypes = [ctypes.c_char_p, ctypes.c_size_t, ctypes.c_uint64]
 zstd = load_library("zstd", "libzstd.so.1")
 zstd.ZSTD_decompress.restype = ctypes.c_size_t
 zstd.ZSTD_decompress.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_char_p, ctypes.c_size_t]
@@ -43,8 +43,8 @@ def require(condition, where, what):
         raise Damage(f"{where}: {what}")
 
 
-def check_of(data):
-    return xxhash.XXH3_64bits(bytes(data), len(data))
+def check_of(data, seed=0):
+    return xxhash.XXH3_64bits_withSeed(bytes(data), len(data), seed)
 
 
 def expand(frame, n_bytes, where):
@@ -129,6 +129,12 @@ def read_page(page, kind, dimension, where):
     return [(slot, values[i * dimension:(i + 1) * dimension]) for i, slot in enumerate(slots)]
 
 
+def fold_gap(gap, gaps):
+    for at in range(0, len(gap), 4096):
+        gaps = check_of(gap[at:at + 4096], gaps)
+    return gaps
+
+
 def read_extent(data, name, uuid, store, field, kind, dimension, extent):
     """[(slot, values)] of all pages of an extent that the catalog names."""
     generation, offset, length, check_sum, n_rows, first_slot, last_slot, n_pages = extent
@@ -152,15 +158,16 @@ def read_extent(data, name, uuid, store, field, kind, dimension, extent):
     check = struct.unpack("<Q", trailer[56:])[0]
     require(check == check_of(footer[:-8]), where, "the check of the footer is wrong")
     require(check == check_sum & (2**64 - 1), where, "not the footer that was committed")
-    require((trailer[6],) + struct.unpack("<IIQQQQII", trailer[8:56]) ==
-            (kind, dimension, n_pages, n_rows, offset, length, footer_bytes, first_slot, last_slot), where,
+    require((trailer[6],) + struct.unpack("<IIQQQ", trailer[8:40]) + struct.unpack("<II", trailer[48:56]) ==
+            (kind, dimension, n_pages, n_rows, offset, length, first_slot, last_slot), where,
             "a footer with other numbers than the catalog")
 
-    rows, free_at = [], 0
+    rows, free_at, gaps = [], 0, 0
     for i in range(n_pages):
         at, page_check, page_length, page_rows, first, last = struct.unpack_from("<QQIIII", footer, 32 * i)
         page_where = f"{where}, page {i}"
         require(at % 64 == 0 and at >= free_at and at + page_length <= length - footer_bytes, page_where, "misplaced")
+        gaps = fold_gap(whole[free_at:at], gaps)
         page = whole[at:at + page_length]
         require(page[:8] == struct.pack("<Q", page_check), page_where, "not the page that was committed")
         found = read_page(page, kind, dimension, page_where)
@@ -168,6 +175,8 @@ def read_extent(data, name, uuid, store, field, kind, dimension, extent):
         require(not rows or rows[-1][0] < first, page_where, "slots out of order")
         rows += found
         free_at = at + page_length
+    require(gaps == struct.unpack("<Q", trailer[40:48])[0] and not any(whole[free_at:length - footer_bytes]), where,
+            "bytes between the pages are damaged")
     require((len(rows), rows[0][0], rows[-1][0]) == (n_rows, first_slot, last_slot), where, "wrong sums")
     return rows
 

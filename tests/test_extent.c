@@ -407,7 +407,7 @@ TEST(a_footer_or_page_that_is_intact_but_not_the_committed_one_is_refused)
     /* A lost write: page 1 in the place of page 0 of the same length. */
     unsigned char *bytes = vdb_alloc_aligned(&f.memory, VDB_PAGE_TARGET_BYTES);
     struct vdb_page_entry *entries;
-    CHECK_OK(err, vdb_footer_read(&f.memory, f.file, uuid, STORE, f.type, 64, &f.ref, &entries, &err));
+    CHECK_OK(err, vdb_footer_read(&f.memory, f.file, uuid, STORE, f.type, 64, &f.ref, &entries, NULL, &err));
     size_t n = entries[1].length < entries[0].length ? entries[1].length : entries[0].length;
     CHECK_OK(err, f.vfs->read(f.file, f.ref.offset + entries[1].offset, bytes, n, &err));
     CHECK_OK(err, f.vfs->write(f.file, f.ref.offset + entries[0].offset, bytes, n, &err));
@@ -428,6 +428,39 @@ static void count_problem(void *context, const char *message)
     CHECK_CONTAINS(message, "vectors-1-1");
 }
 
+TEST(a_check_tells_of_every_flipped_bit_between_pages)
+{
+    for (uint32_t rows = 40; rows < 60; rows += 7) { /* old footers of several extents that grew, and debris */
+        struct fixture f;
+        struct vdb_extent_ref grown;
+        begin(&f, ON_DISK, VECDB_F32, 3, VECDB_COMPRESSION_MAX, 100, 1);
+        CHECK_OK(err, write_rows(&f, f.file, VDB_FILE_HEADER_BYTES, NULL, 0, rows, 40, &f.ref));
+        uint64_t end_at = f.ref.offset + f.ref.length;
+        CHECK_OK(err, write_rows(&f, f.file, end_at, &f.ref, rows, rows + 10, 40, &grown));
+        f.ref = grown;
+        end_at = (grown.offset + grown.length + 63) / 64 * 64;
+        CHECK_OK(err, f.vfs->write(f.file, end_at, "what a failed commit left", 25, &err));
+        CHECK_OK(err, write_rows(&f, f.file, end_at + 25, &f.ref, rows + 10, 100, 40, &grown));
+        f.ref = grown;
+        struct vdb_extent *extent = open_extent(&f);
+        for (uint64_t at = f.ref.offset; at < grown.offset + grown.length; at++) {
+            unsigned char byte, flipped;
+            int n_problems = 0;
+            CHECK_OK(err, f.vfs->read(f.file, at, &byte, 1, &err));
+            flipped = byte ^ (unsigned char)(1 << at % 8);
+            CHECK_OK(err, f.vfs->write(f.file, at, &flipped, 1, &err));
+            CHECK_OK(err, vdb_extent_check(extent, count_problem, &n_problems, &err));
+            if (!n_problems)
+                FAIL("a flip of byte %llu of the extent is not told", (unsigned long long)at);
+            CHECK_OK(err, f.vfs->write(f.file, at, &byte, 1, &err));
+        }
+        CHECK_OK(err, vdb_extent_check(extent, never, NULL, &err));
+        vdb_extent_release(extent);
+        end(&f);
+        unlink(test_path("vectors-1-1"));
+    }
+}
+
 TEST(a_check_tells_of_every_damaged_page)
 {
     for (int compression = VECDB_COMPRESSION_NONE; compression <= VECDB_COMPRESSION_MAX; compression++) {
@@ -436,7 +469,7 @@ TEST(a_check_tells_of_every_damaged_page)
         CHECK_OK(err, write_rows(&f, f.file, VDB_FILE_HEADER_BYTES, NULL, 0, f.n_rows, 4000, &f.ref));
         struct vdb_extent *extent = open_extent(&f);
         struct vdb_page_entry *entries;
-        CHECK_OK(err, vdb_footer_read(&f.memory, f.file, uuid, STORE, f.type, 64, &f.ref, &entries, &err));
+        CHECK_OK(err, vdb_footer_read(&f.memory, f.file, uuid, STORE, f.type, 64, &f.ref, &entries, NULL, &err));
         for (uint32_t page = 0; page < f.ref.n_pages; page += 2)
             CHECK_OK(err, f.vfs->write(f.file, f.ref.offset + entries[page].offset + 1000, "damage", 6, &err));
         int n_problems = 0;
