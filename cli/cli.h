@@ -10,7 +10,7 @@
  *     values.c     element types, numbers, keys      progress.c   the bar on a terminal
  *     errors.c     sentences, exit codes, Ctrl-C     queries.c    vectors to search for
  *     memory.c     memory, arenas                    database.c   opening what the options name
- *     cmd_*.c      one group of commands each
+ *     cmd_*.c      one group of commands each     definition.c  the first line of an export
  *
  * Rules of conduct, kept by all commands:
  *   1. Results go to stdout, everything else to stderr. An error is one line,

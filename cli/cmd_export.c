@@ -2,13 +2,14 @@
  *
  * cli/cmd_export.c - vecdb-cli export: records into files
  *
- *     FILE.jsonl, -      everything, a record a line: {"key","vectors","metadata","text"}
+ *     FILE.jsonl, -      everything: the definition, then a record a line (both in definition.c)
  *     FILE.npy, .fbin..  the vectors of one field, and with --records the rest, line by line
  *
  * Invariants:
- *   1. What is written is one state of the collection (a scan), in key order.
+ *   1. What is written is one state of the collection (a scan), in key order. The definition is read
+ *      before the scan begins and after, until it is the same.
  *   2. What was exported imports as it was: floats in the fewest digits that read back the same,
- *      metadata as it was stored, integer and text keys apart.
+ *      metadata as it was stored, integer and text keys apart, fields as they are defined.
  *   3. A file appears under its name when it is complete: it is written beside it, as FILE.partial,
  *      and renamed. What is no regular file (a pipe, /dev/stdout) is written in place.
  *   4. A value is never changed to fit a file: a type that cannot hold the field's is refused.
@@ -195,37 +196,81 @@ static void put_row(const struct export *export, const void *row, float *scratch
 
 /* ---------------------------------------------------------------- records */
 
+/* The vectors of all fields but the one that goes to the file of vectors. */
+static void put_vectors(const struct export *export, FILE *out, const vecdb_results *results, size_t i)
+{
+    bool any = false;
+    fputs(",\"vectors\":{", out);
+    for (size_t f = 0; f < export->fields->n_fields; f++) {
+        const vecdb_field *field = &export->fields->fields[f].field;
+        const void *row = field == export->field ? NULL : vecdb_result_vector(results, i, field->name, NULL, NULL);
+        if (!row)
+            continue;
+        if (any)
+            putc(',', out);
+        json_put_string(out, field->name);
+        putc(':', out);
+        json_put_vector(out, row, field->type, field->dimension);
+        any = true;
+    }
+    putc('}', out);
+}
+
+/* Can the object stand in a line as it is? */
+static bool fits_in_line(const char *metadata, size_t length)
+{
+    return metadata[0] == '{' && metadata[length - 1] == '}' && !memchr(metadata, '\n', length) &&
+           !memchr(metadata, '\r', length);
+}
+
+static void put_line(const struct export *export, FILE *out, vecdb_results *results, size_t i, bool has_row)
+{
+    size_t length;
+    vecdb_key key = vecdb_result_key(results, i);
+    fputs("{\"key\":", out);
+    json_put_key(out, &key);
+    if (!has_row)
+        fputs(",\"row\":null", out);
+    if (!export->field || export->fields->n_fields > 1)
+        put_vectors(export, out, results, i);
+    const char *metadata = vecdb_result_metadata(results, i, &length), *text = vecdb_result_text(results, i);
+    if (metadata && fits_in_line(metadata, length)) {
+        fputs(",\"metadata\":", out);
+        fwrite(metadata, 1, length, out);
+    } else if (metadata) {
+        fputs(",\"metadata_json\":", out);
+        json_put_text(out, metadata, length);
+    }
+    if (text) {
+        fputs(",\"text\":", out);
+        json_put_text(out, text, vecdb_result_text_length(results, i));
+    }
+    fputs("}\n", out);
+}
+
 static void put_step(struct export *export, vecdb_results *results, float *scratch)
 {
-    unsigned parts = PART_METADATA | PART_TEXT;
     for (size_t i = 0; i < vecdb_results_count(results); i++) {
         if (!export->field) {
-            json_put_record(export->main.file, results, i, parts | PART_VECTORS, export->fields);
-            putc('\n', export->main.file);
+            put_line(export, export->main.file, results, i, true);
             export->n_rows++;
             continue;
         }
         const void *row = vecdb_result_vector(results, i, export->field->name, NULL, NULL);
-        if (!row) {
+        if (export->records.file)
+            put_line(export, export->records.file, results, i, row != NULL);
+        if (row) {
+            put_row(export, row, scratch);
+            export->n_rows++;
+        } else {
             export->n_without++;
-            continue;
         }
-        put_row(export, row, scratch);
-        if (export->records.file) {
-            json_put_record(export->records.file, results, i, parts, export->fields);
-            putc('\n', export->records.file);
-        }
-        export->n_rows++;
     }
 }
 
-static int put_all(struct export *export, vecdb_collection *collection, vecdb_error *err)
+static int put_all(struct export *export, vecdb_scan *scan, vecdb_error *err)
 {
-    vecdb_scan_options how = {.size = sizeof how, .columns = VECDB_METADATA | VECDB_TEXT | VECDB_VECTORS};
-    vecdb_scan *scan;
-    int status = vecdb_scan_open(collection, &how, &scan, err);
-    if (status)
-        return status;
+    int status;
     float *scratch = cli_alloc_array(export->field ? export->field->dimension : 1, sizeof *scratch);
     for (;;) {
         vecdb_results *results;
@@ -244,7 +289,6 @@ static int put_all(struct export *export, vecdb_collection *collection, vecdb_er
         progress_show(&export->progress, export->n_rows, export->fields->n_records);
     }
     free(scratch);
-    vecdb_scan_close(scan);
     return status;
 }
 
@@ -285,7 +329,27 @@ static int format_of_path(const struct options *options)
     return !strcmp(path, "-") ? INPUT_JSONL : INPUT_UNKNOWN;
 }
 
-static int export_records(struct export *export, vecdb_collection *collection, vecdb_error *err)
+/* Begin the scan, with the fields that the collection has in its state. */
+static int open_scan(vecdb_collection *collection, struct cli_fields *fields, vecdb_scan **scan, vecdb_error *err)
+{
+    vecdb_scan_options how = {.size = sizeof how, .columns = VECDB_METADATA | VECDB_TEXT | VECDB_VECTORS};
+    int status = cli_fields_read(collection, fields, err);
+    while (!status && !(status = vecdb_scan_open(collection, &how, scan, err))) {
+        struct cli_fields after;
+        bool is_same = !(status = cli_fields_read(collection, &after, err)) && definition_is_same(fields, &after);
+        if (!status) {
+            cli_fields_release(fields);
+            *fields = after;
+        }
+        if (is_same)
+            return VECDB_OK;
+        vecdb_scan_close(*scan);
+        *scan = NULL;
+    }
+    return status;
+}
+
+static int export_records(struct export *export, vecdb_scan *scan, vecdb_error *err)
 {
     const struct options *options = export->options;
     const vecdb_field_info *field;
@@ -303,7 +367,10 @@ static int export_records(struct export *export, vecdb_collection *collection, v
         return status;
     if (export->field)
         put_header(export);
-    if (!(status = put_all(export, collection, err)))
+    FILE *lines = export->field ? export->records.file : export->main.file;
+    if (lines)
+        definition_put(lines, options->arguments[1], export->fields, export->field ? export->field->name : NULL);
+    if (!(status = put_all(export, scan, err)))
         status = finish(export, err);
     return status;
 }
@@ -314,17 +381,18 @@ static void tell_end(const struct export *export)
     const struct options *options = export->options;
     if (options->quiet)
         return;
-    if (export->n_without)
+    if (export->n_without && !options->records)
         cli_say("%s records have no vector in field \"%s\" and were left out", format_count(export->n_without, rows),
                 export->field->name);
     if (export->main.file == stdout || export->records.file == stdout)
         return;
+    uint64_t n = export->n_rows + (options->records ? export->n_without : 0);
     if (options->mode == MODE_TABLE)
-        printf("%s: %s records\n", options->arguments[2], format_count(export->n_rows, rows));
+        printf("%s: %s records\n", options->arguments[2], format_count(n, rows));
     else if (options->mode == MODE_CSV)
-        printf("exported\r\n%llu\r\n", (unsigned long long)export->n_rows);
+        printf("exported\r\n%llu\r\n", (unsigned long long)n);
     else
-        printf("{\"exported\": %llu}\n", (unsigned long long)export->n_rows);
+        printf("{\"exported\": %llu}\n", (unsigned long long)n);
 }
 
 int cmd_export(const struct options *options)
@@ -333,6 +401,7 @@ int cmd_export(const struct options *options)
     struct cli_fields fields = {0};
     struct export export = {.options = options, .fields = &fields, .format = format_of_path(options)};
     vecdb_collection *collection;
+    vecdb_scan *scan = NULL;
     vecdb *db = NULL;
     if (export.format == INPUT_UNKNOWN)
         return cli_usage(
@@ -346,11 +415,11 @@ int cmd_export(const struct options *options)
         return cli_usage("only JSON lines can be written to stdout; name a file for vectors");
     int status = cli_open_collection(options, VECDB_OPEN_READONLY, &db, &collection, &err);
     if (!status)
-        status = cli_fields_read(collection, &fields, &err);
+        status = open_scan(collection, &fields, &scan, &err);
     if (!status) {
         cli_catch_interrupt();
         progress_begin(&export.progress, options->arguments[1], "records", options->quiet);
-        status = export_records(&export, collection, &err);
+        status = export_records(&export, scan, &err);
         progress_end(&export.progress);
     }
     if (!status)
@@ -358,6 +427,7 @@ int cmd_export(const struct options *options)
     target_release(&export.main);
     target_release(&export.records);
     cli_fields_release(&fields);
+    vecdb_scan_close(scan);
     vecdb_close(db);
     return cli_report(status, &err);
 }

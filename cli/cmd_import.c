@@ -15,7 +15,13 @@
  *      library has its own budget of the same size for caches, hence a share and not all.
  *   4. An error in a row says file and line, and how many rows are stored.
  *
- * New fields take their type from the file. For records they are found by reading the first
+ *   5. The first batch is written to a database in memory before a collection is made for it, so that
+ *      rows which the library refuses leave no empty one. (Not for collections that exist, and no
+ *      help against a full disk.) Rejected: dropping the empty one, which another process may have
+ *      begun to fill.
+ *
+ * A file that begins with a definition says all about the fields, and options may not contradict it.
+ * Otherwise new fields take their type from the file. For records they are found by reading the first
  * batch: each name that occurs in it is a field of the dimension it has there.
  */
 #include <stdlib.h>
@@ -42,7 +48,8 @@ struct import {
     bool has_vectors, has_records;
     struct vector_reader vectors;
     struct record_reader records;
-    int vector_type; /* of the rows, as told to the library */
+    const struct definition *definition; /* what the file says of the collection; NULL: nothing */
+    int vector_type;                     /* of the rows, as told to the library */
 
     uint64_t batch_rows, batch_bytes;
     struct arena arena;
@@ -69,6 +76,63 @@ static int open_source(const char *path, int format_wanted, struct byte_source *
     return status;
 }
 
+/* Does the field, of the collection or of the definition, look as the options say? */
+static int compare_field(const struct import *import, const vecdb_field *field, vecdb_error *err)
+{
+    const struct options *options = import->options;
+    const char *what = NULL, *is = NULL, *asked = NULL;
+    if (options->metric != OPTION_UNSET && (int)options->metric != field->metric) {
+        what = "metric";
+        is = metric_name(field->metric);
+        asked = metric_name((int)options->metric);
+    } else if (options->type != OPTION_UNSET && (int)options->type != field->type) {
+        what = "type";
+        is = type_name(field->type);
+        asked = type_name((int)options->type);
+    } else if (options->index != OPTION_UNSET && (int)options->index != field->index) {
+        what = "index";
+        is = index_name(field->index);
+        asked = index_name((int)options->index);
+    } else if (options->compression != OPTION_UNSET && (int)options->compression != field->compression) {
+        what = "compression";
+        is = compression_name(field->compression);
+        asked = compression_name((int)options->compression);
+    }
+    if (!what)
+        return VECDB_OK;
+    return cli_fail(err, VECDB_INVALID, "field \"%.80s\" of collection \"%.80s\" has %s %s, not %s; leave out --%s",
+                    field->name, import->collection_name, what, is, asked, what);
+}
+
+/* Options that say something else than the file does. */
+static int check_definition(const struct import *import, vecdb_error *err)
+{
+    const struct definition *definition = import->definition;
+    const struct options *options = import->options;
+    const char *name = import->records.source.name;
+    if (!definition)
+        return VECDB_OK;
+    if (definition->rows && !import->has_vectors)
+        return cli_fail(err, VECDB_INVALID,
+                        "%s goes with a file of the vectors of field \"%.80s\"; give that file, and this one with "
+                        "--records",
+                        name, definition->rows->name);
+    if (!definition->rows && import->has_vectors)
+        return cli_fail(err, VECDB_INVALID, "%s holds all its vectors itself; import it without a file of vectors",
+                        name);
+    if ((options->key && strcmp(options->key, "key")) || (options->text && strcmp(options->text, "text")))
+        return cli_fail(err, VECDB_INVALID, "%s is an export, which says itself what is what; leave out --%s", name,
+                        options->key ? "key" : "text");
+    if (options->field && (!definition->rows || strcmp(options->field, definition->rows->name)))
+        return cli_fail(err, VECDB_INVALID, "%s is an export, which names the fields itself; leave out --field", name);
+    for (size_t i = 0; i < definition->n_fields; i++) {
+        int status = compare_field(import, &definition->fields[i], err);
+        if (status)
+            return status;
+    }
+    return VECDB_OK;
+}
+
 static int open_records(struct import *import, struct byte_source *source, int format, vecdb_error *err)
 {
     const struct options *options = import->options;
@@ -77,7 +141,22 @@ static int open_records(struct import *import, struct byte_source *source, int f
     settings.limit_bytes = (size_t)(options->memory_bytes / MEMORY_SHARE);
     int status = records_open(&import->records, source, format, &settings, err);
     import->has_records = !status;
-    return status;
+    import->definition = status ? NULL : import->records.definition;
+    return status ? status : check_definition(import, err);
+}
+
+static int open_side_records(struct import *import, vecdb_error *err)
+{
+    struct byte_source source;
+    int format, status = open_source(import->options->records, INPUT_UNKNOWN, &source, &format, err);
+    if (status)
+        return status;
+    if (!format_has_records(format)) {
+        source_close(&source);
+        return cli_fail(err, VECDB_INVALID, "%s: --records takes JSON lines (.jsonl) or CSV (.csv)",
+                        import->options->records);
+    }
+    return open_records(import, &source, format, err);
 }
 
 static int open_input(struct import *import, vecdb_error *err)
@@ -94,25 +173,24 @@ static int open_input(struct import *import, vecdb_error *err)
         return cli_fail(err, VECDB_INVALID, "--records goes with a file of vectors; %s holds records itself",
                         options->arguments[2]);
     }
-    if ((status = vectors_open(&import->vectors, &source, format, err)))
-        return status;
     import->has_vectors = true;
+    if (options->records && (status = open_side_records(import, err))) {
+        source_close(&source);
+        import->has_vectors = false;
+        return status;
+    }
+    status = import->definition ? vectors_open_any(&import->vectors, &source, format, err)
+                                : vectors_open(&import->vectors, &source, format, err);
+    import->has_vectors = !status;
+    if (status)
+        return status;
     if (import->vectors.type == VALUE_I32)
         return cli_fail(err, VECDB_INVALID, "%s holds 32-bit integers; vectors are f32, f16, i8 or u8",
                         import->vectors.source.name);
-    if (!options->records) {
-        if (options->key || options->text)
-            return cli_fail(err, VECDB_INVALID, "--%s needs records: give them with --records FILE.jsonl",
-                            options->key ? "key" : "text");
-        return VECDB_OK;
-    }
-    if ((status = open_source(options->records, INPUT_UNKNOWN, &source, &format, err)))
-        return status;
-    if (!format_has_records(format)) {
-        source_close(&source);
-        return cli_fail(err, VECDB_INVALID, "%s: --records takes JSON lines (.jsonl) or CSV (.csv)", options->records);
-    }
-    return open_records(import, &source, format, err);
+    if (!options->records && (options->key || options->text))
+        return cli_fail(err, VECDB_INVALID, "--%s needs records: give them with --records FILE.jsonl",
+                        options->key ? "key" : "text");
+    return VECDB_OK;
 }
 
 static void choose_batch(struct import *import)
@@ -126,7 +204,7 @@ static void choose_batch(struct import *import)
     if (import->batch_rows > fit)
         import->batch_rows = fit ? fit : 1;
     uint64_t known = import->vectors.n_rows; /* UINT64_MAX when it is not */
-    if (import->batch_rows > known)
+    if (!import->has_records && import->batch_rows > known)
         import->batch_rows = known;
     import->values = cli_alloc_array(import->batch_rows, import->vectors.row_bytes);
     import->keys = cli_alloc_array(import->batch_rows, sizeof *import->keys);
@@ -178,34 +256,6 @@ static size_t new_fields(const struct import *import, vecdb_field **fields)
     return n;
 }
 
-/* Does the existing field look as the options say? */
-static int compare_field(const struct import *import, const vecdb_field *field, vecdb_error *err)
-{
-    const struct options *options = import->options;
-    const char *what = NULL, *is = NULL, *asked = NULL;
-    if (options->metric != OPTION_UNSET && (int)options->metric != field->metric) {
-        what = "metric";
-        is = metric_name(field->metric);
-        asked = metric_name((int)options->metric);
-    } else if (options->type != OPTION_UNSET && (int)options->type != field->type) {
-        what = "type";
-        is = type_name(field->type);
-        asked = type_name((int)options->type);
-    } else if (options->index != OPTION_UNSET && (int)options->index != field->index) {
-        what = "index";
-        is = index_name(field->index);
-        asked = index_name((int)options->index);
-    } else if (options->compression != OPTION_UNSET && (int)options->compression != field->compression) {
-        what = "compression";
-        is = compression_name(field->compression);
-        asked = compression_name((int)options->compression);
-    }
-    if (!what)
-        return VECDB_OK;
-    return cli_fail(err, VECDB_INVALID, "field \"%.80s\" of collection \"%.80s\" has %s %s, not %s; leave out --%s",
-                    field->name, import->collection_name, what, is, asked, what);
-}
-
 /* Do rows of the vector file fit the field? */
 static int compare_rows(struct import *import, vecdb_error *err)
 {
@@ -229,31 +279,88 @@ static int compare_rows(struct import *import, vecdb_error *err)
                     vectors->source.name, vectors->dimension, field->name, import->collection_name, field->dimension);
 }
 
-/* Opens the database, and finds or makes the collection. For records the first batch is there. */
-static int open_collection(struct import *import, vecdb_error *err)
+static int write_batch(struct import *import, vecdb_error *err);
+
+/* What rows and nameless vectors go to, once the collection is there. */
+static int choose_field(struct import *import, vecdb_error *err)
 {
-    const struct options *options = import->options;
-    vecdb_field *fields = NULL;
-    int status = cli_open(options, VECDB_OPEN_CREATE, &import->db, err);
-    if (status)
+    int status = cli_fields_read(import->collection, &import->fields, err);
+    if (status || (!import->fields.n_fields && !import->has_vectors))
         return status;
-    status = vecdb_collection_open(import->db, import->collection_name, &import->collection, err);
-    if (status == VECDB_NOT_FOUND) {
-        size_t n = new_fields(import, &fields);
+    const char *name =
+        import->definition && import->has_vectors ? import->definition->rows->name : import->options->field;
+    status = cli_fields_find(&import->fields, import->collection_name, name, &import->field, err);
+    if (!status && !import->definition)
+        status = compare_field(import, &import->field->field, err);
+    if (!status && import->has_vectors)
+        status = compare_rows(import, err);
+    return status;
+}
+
+static void forget_collection(struct import *import)
+{
+    vecdb_close(import->db);
+    cli_fields_release(&import->fields);
+    import->db = NULL;
+    import->collection = NULL;
+    import->field = NULL;
+}
+
+/* Would the library take the first batch? Tried in memory. */
+static int rehearse(struct import *import, const vecdb_field *fields, size_t n_fields, vecdb_error *err)
+{
+    vecdb_options how = {.size = sizeof how, .threads = VECDB_THREADS_NONE};
+    int status = vecdb_open(":memory:", &how, &import->db, err);
+    if (!status)
+        status = vecdb_collection_create(import->db, import->collection_name, fields, n_fields, VECDB_MUST_BE_NEW,
+                                         &import->collection, err);
+    if (!status)
+        status = choose_field(import, err);
+    if (!status && import->n_rows)
+        status = write_batch(import, err);
+    forget_collection(import);
+    return status;
+}
+
+static int make_collection(struct import *import, vecdb_error *err)
+{
+    const struct definition *definition = import->definition;
+    vecdb_field *new = NULL;
+    const vecdb_field *fields = definition ? definition->fields : NULL;
+    size_t n = definition ? definition->n_fields : new_fields(import, &new);
+    vecdb *db = import->db; /* NULL: there is none yet */
+    if (!definition)
+        fields = new;
+    int status = rehearse(import, fields, n, err);
+    import->db = db;
+    if (!status && !db)
+        status = cli_open(import->options, VECDB_OPEN_CREATE, &import->db, err);
+    if (!status)
         status = vecdb_collection_create(import->db, import->collection_name, fields, n, VECDB_IF_MISSING,
                                          &import->collection, err);
-    }
-    free(fields);
-    if (status || (status = cli_fields_read(import->collection, &import->fields, err)))
-        return status;
-    if (import->fields.n_fields || import->has_vectors) {
-        status = cli_fields_find(&import->fields, import->collection_name, options->field, &import->field, err);
-        if (!status)
-            status = compare_field(import, &import->field->field, err);
-        if (!status && import->has_vectors)
-            status = compare_rows(import, err);
-    }
+    free(new);
     return status;
+}
+
+/* Opens the database, and finds or makes the collection. The first batch is there. */
+static int open_collection(struct import *import, vecdb_error *err)
+{
+    const struct definition *definition = import->definition;
+    int status = cli_open(import->options, VECDB_OPEN_EXISTING, &import->db, err);
+    if (status && status != VECDB_NOT_FOUND)
+        return status;
+    if (!status)
+        status = vecdb_collection_open(import->db, import->collection_name, &import->collection, err);
+    if (status == VECDB_NOT_FOUND)
+        status = make_collection(import, err);
+    else if (!status && definition) {
+        status = vecdb_collection_create(import->db, import->collection_name, definition->fields, definition->n_fields,
+                                         VECDB_IF_MISSING, &import->collection, err);
+        if (status == VECDB_INVALID)
+            cli_fail_prefix(err, status, "%s was exported from a collection that is another one",
+                            import->records.source.name);
+    }
+    return status ? status : choose_field(import, err);
 }
 
 /* ---------------------------------------------------------------- reading a batch */
@@ -288,32 +395,35 @@ static int read_records(struct import *import, uint64_t rows, vecdb_error *err)
     return VECDB_OK;
 }
 
+/* The rows that belong to the lines of the batch. */
+static int read_rows_of_records(struct import *import, vecdb_error *err)
+{
+    size_t want = 0, n_vectors;
+    for (size_t i = 0; i < import->n_rows; i++)
+        want += !import->rows[i].has_no_row;
+    bool have_ended = !import->n_rows; /* have the rows? */
+    int status = vectors_read(&import->vectors, import->values, have_ended ? 1 : want, &n_vectors, err);
+    if (status || n_vectors == want)
+        return status;
+    char lines[32], all[32];
+    if (n_vectors > want)
+        return cli_fail(err, VECDB_INVALID, "%s ends after %s records, but %s has more rows",
+                        import->records.source.name, format_count(import->records.n_records, lines),
+                        import->vectors.source.name);
+    return cli_fail(err, VECDB_INVALID, "%s has more records than the %s rows of %s", import->records.source.name,
+                    format_count(import->vectors.n_read, all), import->vectors.source.name);
+}
+
 /* Sets n_rows; 0 at the end. */
 static int read_batch(struct import *import, vecdb_error *err)
 {
     uint64_t rows = rows_wanted(import);
-    size_t n_vectors;
     int status;
-    if (import->has_records && (status = read_records(import, rows, err)))
+    if (!import->has_records)
+        return vectors_read(&import->vectors, import->values, (size_t)rows, &import->n_rows, err);
+    if ((status = read_records(import, rows, err)) || !import->has_vectors || !rows)
         return status;
-    if (!import->has_vectors)
-        return VECDB_OK;
-    size_t want = import->has_records ? import->n_rows : (size_t)rows;
-    if (import->has_records && !want && rows)
-        want = 1; /* the lines have ended: have the rows? */
-    if ((status = vectors_read(&import->vectors, import->values, want, &n_vectors, err)))
-        return status;
-    if (import->has_records && n_vectors != import->n_rows) {
-        char lines[32], all[32];
-        if (n_vectors > import->n_rows)
-            return cli_fail(err, VECDB_INVALID, "%s ends after %s records, but %s has more rows",
-                            import->records.source.name, format_count(import->records.n_records, lines),
-                            import->vectors.source.name);
-        return cli_fail(err, VECDB_INVALID, "%s has more records than the %s rows of %s", import->records.source.name,
-                        format_count(import->vectors.n_read, all), import->vectors.source.name);
-    }
-    import->n_rows = n_vectors;
-    return VECDB_OK;
+    return read_rows_of_records(import, err);
 }
 
 /* ---------------------------------------------------------------- writing a batch */
@@ -376,7 +486,8 @@ static int convert_vectors(struct import *import, const struct row_record *row, 
     return VECDB_OK;
 }
 
-static int convert_row(struct import *import, size_t i, vecdb_record *out, vecdb_error *err)
+/* `next` is the row of the vector file that belongs to the record, if one does. */
+static int convert_row(struct import *import, size_t i, size_t *next, vecdb_record *out, vecdb_error *err)
 {
     const struct row_record *row = &import->rows[i];
     *out = (vecdb_record){.key = row->has_key ? row->key : vecdb_key_int((int64_t)(import->committed + i))};
@@ -384,17 +495,18 @@ static int convert_row(struct import *import, size_t i, vecdb_record *out, vecdb
     out->metadata_length = row->metadata_length;
     out->text = row->text;
     out->text_length = row->text_length;
-    size_t n = row->n_vectors + import->has_vectors;
+    bool has_row = import->has_vectors && !row->has_no_row;
+    size_t n = row->n_vectors + has_row;
     if (!n)
         return VECDB_OK;
     vecdb_vector *vectors = arena_alloc(&import->arena, n * sizeof *vectors);
     int status = convert_vectors(import, row, vectors, err);
     if (status)
         return status;
-    if (import->has_vectors) {
+    if (has_row) {
         const vecdb_field *field = &import->field->field;
-        vectors[n - 1] = (vecdb_vector){field->name, import->values + i * import->vectors.row_bytes, field->dimension,
-                                        import->vector_type};
+        const void *values = import->values + (*next)++ * import->vectors.row_bytes;
+        vectors[n - 1] = (vecdb_vector){field->name, values, field->dimension, import->vector_type};
     }
     out->vectors = vectors;
     out->n_vectors = n;
@@ -407,8 +519,9 @@ static int write_records(struct import *import, vecdb_error *err)
         import->out_capacity = import->n_rows;
         import->records_out = cli_realloc(import->records_out, import->n_rows * sizeof *import->records_out);
     }
+    size_t next = 0;
     for (size_t i = 0; i < import->n_rows; i++) {
-        int status = convert_row(import, i, &import->records_out[i], err);
+        int status = convert_row(import, i, &next, &import->records_out[i], err);
         if (status)
             return status;
     }
@@ -461,10 +574,12 @@ static int import_rows(struct import *import, vecdb_error *err)
     int status = read_batch(import, err);
     if (status)
         return status;
-    if (!import->n_rows)
+    if (!import->n_rows && !import->definition)
         return cli_fail(err, VECDB_INVALID, "%s has no records", import->options->arguments[2]);
     if ((status = open_collection(import, err)))
         return status;
+    if (!import->n_rows)
+        tell_committed(import);
     while (import->n_rows) {
         if ((status = write_batch(import, err)))
             return status;

@@ -81,14 +81,17 @@ struct vector_reader {
     uint32_t dimension;
     uint64_t n_rows; /* OPTION_UNSET while unknown */
     uint64_t n_read;
-    size_t row_bytes; /* of a row handed out */
-    bool is_double;   /* npy f8: read as 8 bytes, handed out as f32 */
-    uint8_t *scratch; /* raw rows that need work before they are handed out */
+    size_t row_bytes;  /* of a row handed out */
+    bool is_double;    /* npy f8: read as 8 bytes, handed out as f32 */
+    bool may_be_empty; /* set by vectors_open_any */
+    uint8_t *scratch;  /* raw rows that need work before they are handed out */
     size_t scratch_rows;
 };
 
 /* Reads the header and compares it with the size of the file. The source is taken, also on failure. */
 int vectors_open(struct vector_reader *reader, struct byte_source *source, int format, vecdb_error *err);
+/* The same; a file of no rows is allowed. */
+int vectors_open_any(struct vector_reader *reader, struct byte_source *source, int format, vecdb_error *err);
 /* Up to `max_rows` rows, one after the other; fewer only at the end. */
 int vectors_read(struct vector_reader *reader, void *rows, size_t max_rows, size_t *n_rows, vecdb_error *err);
 void vectors_close(struct vector_reader *reader);
@@ -106,9 +109,25 @@ struct row_vector {
     uint32_t dimension;
 };
 
+/* The first line of an export (definition.c). */
+struct definition {
+    vecdb_field *fields; /* names are copies */
+    size_t n_fields;
+    const vecdb_field *rows; /* the one whose vectors are the rows of a file of vectors; NULL: all are in the lines */
+};
+
+/* `fields` are those of the collection `name`; `rows` NULL: all vectors are in the lines. */
+void definition_put(FILE *out, const char *name, const struct cli_fields *fields, const char *rows);
+bool definition_is_same(const struct cli_fields *a, const struct cli_fields *b);
+/* Sets *definition (ended by definition_free) only when the line is one. */
+int definition_parse(const char *file, const char *line, size_t length, struct definition **definition,
+                     vecdb_error *err);
+void definition_free(struct definition *definition); /* NULL is allowed */
+
 /* One record; all memory is the arena's. */
 struct row_record {
-    uint64_t line; /* where it begins in the file, from 1 */
+    uint64_t line;   /* where it begins in the file, from 1 */
+    bool has_no_row; /* it has no vector in the file of vectors */
     bool has_key;
     vecdb_key key;
     struct row_vector *vectors;
@@ -138,10 +157,14 @@ struct record_reader {
     const char *key;   /* chosen at the first record; NULL: no key member */
     char **text_names; /* settings.text, split */
     size_t n_text_names;
+    struct definition *definition; /* NULL: the file does not begin with one */
+    const char *pending;           /* a first line that is a record, in the memory of `lines` */
+    size_t pending_length;
     struct csv_state *csv;
 };
 
-/* The source is taken, also on failure. `settings` is copied, its strings borrowed. */
+/* Reads the first line, which may be a definition. The source is taken, also on failure. `settings` is
+ * copied, its strings borrowed. */
 int records_open(struct record_reader *reader, struct byte_source *source, int format,
                  const struct record_settings *settings, vecdb_error *err);
 /* The next record; *got is false at the end. */
@@ -150,6 +173,7 @@ int records_next(struct record_reader *reader, struct arena *arena, struct row_r
 void records_close(struct record_reader *reader);
 
 /* Parts of records_*, by format. */
+int json_open(struct record_reader *reader, vecdb_error *err);
 int json_next(struct record_reader *reader, struct arena *arena, struct row_record *record, bool *got,
               vecdb_error *err);
 int csv_open(struct record_reader *reader, vecdb_error *err);

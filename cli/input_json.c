@@ -9,12 +9,17 @@
  *     a flat one    {"id": "moon-7", "title": "Sails", "year": 2024, "text": "...", "vector": [...]}
  *                   key, text and vector are taken out, all that is left is the metadata
  *
+ * Behind a definition (definition.c) all lines are records, of the exact form that it describes.
+ *
  * jansson reads and judges each line; members are then cut out of the line itself, so that
  * metadata is stored as it was written: 0.1 stays 0.1 (jansson prints 0.10000000000000001), and
  * integers beyond 64 bits keep their digits. Invariants of the cutting:
  *   1. It runs only over lines that jansson accepted, as objects without duplicate names.
  *   2. jansson keeps members in the order of the line, so the i-th member is the i-th span.
  *   3. It is bounded by the line all the same.
+ *   4. The library judges metadata, and takes what jansson does not: 1e400, names given twice, half of
+ *      a surrogate pair. A line that jansson refuses is given to it again with the inside of the
+ *      metadata blanked out, and what the library says of that counts.
  *
  * The text: members named by --text, joined by newlines. The last of them is the body and leaves
  * the metadata; those before it are headings (a title, a section) and stay in it, since nobody
@@ -47,6 +52,9 @@ struct line {
     size_t n_members;
     const struct member *key;
 };
+
+/* The members of an exact record. Anything else is refused. */
+static const char *const exact_members[] = {"key", "vectors", "metadata", "metadata_json", "text", "row"};
 
 /* ---------------------------------------------------------------- cutting members out */
 
@@ -323,8 +331,58 @@ static bool is_record_form(const struct line *line, const struct member *const *
     return true;
 }
 
+/* "metadata" as it stands in the line, or the text that "metadata_json" holds. */
+static int take_exact_metadata(const struct line *line, struct row_record *record, vecdb_error *err)
+{
+    const struct member *object = find_member(line, "metadata"), *text = find_member(line, "metadata_json");
+    if (!object && !text)
+        return VECDB_OK;
+    if ((object && text) || (object && !json_is_object(object->value)) || (text && !json_is_string(text->value)))
+        return fail_line(line, err,
+                         "metadata is either \"metadata\", an object, or \"metadata_json\", a text with one in it");
+    const char *bytes = object ? object->raw_value : json_string_value(text->value);
+    record->metadata_length = object ? object->raw_value_length : json_string_length(text->value);
+    if (!record->metadata_length) /* a length of 0 means "ends in NUL", and the library refuses "" */
+        return fail_line(line, err, "\"metadata_json\" is empty");
+    record->metadata = arena_copy(line->arena, bytes, record->metadata_length);
+    return VECDB_OK;
+}
+
+/* A line behind a definition. */
+static int read_exact(struct line *line, struct row_record *record, vecdb_error *err)
+{
+    char what[200];
+    for (size_t i = 0; i < line->n_members; i++) {
+        size_t k = 0, n = sizeof exact_members / sizeof exact_members[0];
+        while (k < n && strcmp(exact_members[k], line->members[i].name))
+            k++;
+        if (k == n) {
+            snprintf(what, sizeof what, "a record behind a definition has no member \"%.80s\"", line->members[i].name);
+            return fail_line(line, err, what);
+        }
+    }
+    const struct member *row = find_member(line, "row"), *text = find_member(line, "text");
+    if (row && (!json_is_null(row->value) || !line->reader->definition->rows))
+        return fail_line(line, err, "\"row\" is not null, or there is no file of vectors");
+    record->has_no_row = row != NULL;
+    int status = take_key(line, record, err);
+    if (!status)
+        status = take_vectors(line, record, NULL, find_member(line, "vectors"), err);
+    if (!status)
+        status = take_exact_metadata(line, record, err);
+    if (status || !text)
+        return status;
+    if (!json_is_string(text->value))
+        return fail_line(line, err, "\"text\" is not a text");
+    record->text_length = json_string_length(text->value);
+    record->text = arena_copy(line->arena, json_string_value(text->value), record->text_length);
+    return VECDB_OK;
+}
+
 static int read_members(struct line *line, struct row_record *record, vecdb_error *err)
 {
+    if (line->reader->definition)
+        return read_exact(line, record, err);
     const struct record_settings *settings = &line->reader->settings;
     int status = take_key(line, record, err);
     if (status)
@@ -359,7 +417,9 @@ static int read_members(struct line *line, struct row_record *record, vecdb_erro
  * neighbours mean row numbers, and an "id" that is not unique would end the import. */
 static void choose_key(struct record_reader *reader, const json_t *object)
 {
-    if (reader->settings.key)
+    if (reader->definition)
+        reader->key = "key";
+    else if (reader->settings.key)
         reader->key = reader->settings.key;
     else if (json_object_get(object, "key"))
         reader->key = "key";
@@ -367,21 +427,77 @@ static void choose_key(struct record_reader *reader, const json_t *object)
         reader->key = "id";
 }
 
+/* A copy of the line in which the member "metadata", if it is an object, is an empty one of the same
+ * length; NULL when there is none. */
+static char *blank_metadata(struct arena *arena, const char *text, size_t length)
+{
+    static const char name[] = "\"metadata\"";
+    const char *end = text + length, *at = skip_space(text, end);
+    while (at < end && (*at == '{' || *at == ',')) {
+        const char *member = skip_space(at + 1, end);
+        if (member == end || *member != '"')
+            return NULL;
+        at = skip_string(member, end);
+        bool is_metadata = (size_t)(at - member) == sizeof name - 1 && !memcmp(member, name, sizeof name - 1);
+        at = skip_space(at, end);
+        const char *value = skip_space(at < end ? at + 1 : end, end);
+        at = skip_value(value, end);
+        if (is_metadata && value < end && *value == '{' && at - value > 2 && at[-1] == '}') {
+            char *copy = arena_copy(arena, text, length);
+            memset(copy + (value - text) + 1, ' ', (size_t)(at - value) - 2);
+            return copy;
+        }
+        at = skip_space(at, end);
+    }
+    return NULL;
+}
+
+/* The line as an object; NULL with what is wrong with all of it. */
+static json_t *load_line(struct arena *arena, const char *text, size_t length, json_error_t *problem)
+{
+    json_t *object = json_loadb(text, length, PARSE_FLAGS, problem);
+    if (object)
+        return object;
+    const char *blanked = blank_metadata(arena, text, length);
+    return blanked ? json_loadb(blanked, length, PARSE_FLAGS, NULL) : NULL;
+}
+
+/* The next line that is not white space; NULL at the end. */
+static int next_line(struct record_reader *reader, const char **text, size_t *length, vecdb_error *err)
+{
+    int status;
+    do {
+        if ((status = line_read(&reader->lines, text, length, err)) || !*text)
+            return status;
+    } while (skip_space(*text, *text + *length) == *text + *length);
+    return VECDB_OK;
+}
+
+int json_open(struct record_reader *reader, vecdb_error *err)
+{
+    int status = next_line(reader, &reader->pending, &reader->pending_length, err);
+    if (!status && reader->pending)
+        status =
+            definition_parse(reader->source.name, reader->pending, reader->pending_length, &reader->definition, err);
+    if (reader->definition)
+        reader->pending = NULL;
+    return status;
+}
+
 int json_next(struct record_reader *reader, struct arena *arena, struct row_record *record, bool *got, vecdb_error *err)
 {
-    const char *text;
-    size_t length;
+    const char *text = reader->pending;
+    size_t length = reader->pending_length;
     int status;
     memset(record, 0, sizeof *record);
     *got = false;
-    do { /* lines of white space are no records */
-        if ((status = line_read(&reader->lines, &text, &length, err)) || !text)
-            return status;
-    } while (skip_space(text, text + length) == text + length);
+    reader->pending = NULL;
+    if (!text && ((status = next_line(reader, &text, &length, err)) || !text))
+        return status;
 
     struct line line = {.reader = reader, .arena = arena};
     json_error_t problem;
-    json_t *object = json_loadb(text, length, PARSE_FLAGS, &problem);
+    json_t *object = load_line(arena, text, length, &problem);
     if (!object)
         return cli_fail(err, VECDB_INVALID, "%s: line %llu: not valid JSON: %s (column %d)", reader->source.name,
                         (unsigned long long)reader->lines.number, problem.text, problem.column);
@@ -430,7 +546,7 @@ int records_open(struct record_reader *reader, struct byte_source *source, int f
     reader->settings = *settings;
     reader->lines = (struct line_reader){.source = &reader->source, .limit = settings->limit_bytes};
     split_names(reader, settings->text ? settings->text : "text");
-    int status = format == INPUT_CSV ? csv_open(reader, err) : VECDB_OK;
+    int status = format == INPUT_CSV ? csv_open(reader, err) : json_open(reader, err);
     if (status)
         records_close(reader);
     return status;
@@ -450,6 +566,7 @@ void records_close(struct record_reader *reader)
     for (size_t i = 0; i < reader->n_text_names; i++)
         free(reader->text_names[i]);
     free(reader->text_names);
+    definition_free(reader->definition);
     line_release(&reader->lines);
     source_close(&reader->source);
     memset(reader, 0, sizeof *reader);

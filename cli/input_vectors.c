@@ -66,7 +66,7 @@ static int check_size(const struct vector_reader *reader, uint64_t at, uint64_t 
 {
     const struct byte_source *source = &reader->source;
     uint64_t expected;
-    if (!reader->n_rows)
+    if (!reader->n_rows && !reader->may_be_empty)
         return cli_fail(err, VECDB_INVALID, "%s: the header says 0 rows", source->name);
     if (__builtin_mul_overflow(reader->n_rows, stride, &expected) || __builtin_add_overflow(expected, at, &expected))
         return cli_fail(err, VECDB_INVALID, "%s: the header says %llu rows of %u values, more than a file can hold",
@@ -316,9 +316,11 @@ done:
 
 /* ---------------------------------------------------------------- reading */
 
-int vectors_open(struct vector_reader *reader, struct byte_source *source, int format, vecdb_error *err)
+static int open_rows(struct vector_reader *reader, struct byte_source *source, int format, bool may_be_empty,
+                     vecdb_error *err)
 {
     memset(reader, 0, sizeof *reader);
+    reader->may_be_empty = may_be_empty;
     reader->source = *source;
     memset(source, 0, sizeof *source);
     reader->format = format;
@@ -337,6 +339,16 @@ int vectors_open(struct vector_reader *reader, struct byte_source *source, int f
         reader->scratch = cli_alloc_array(reader->scratch_rows, stride);
     }
     return VECDB_OK;
+}
+
+int vectors_open(struct vector_reader *reader, struct byte_source *source, int format, vecdb_error *err)
+{
+    return open_rows(reader, source, format, false, err);
+}
+
+int vectors_open_any(struct vector_reader *reader, struct byte_source *source, int format, vecdb_error *err)
+{
+    return open_rows(reader, source, format, true, err);
 }
 
 static int fail_short(const struct vector_reader *reader, size_t n_more, vecdb_error *err)

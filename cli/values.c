@@ -124,6 +124,8 @@ void row_to_floats(float *out, const void *row, int type, uint32_t dimension)
 
 char *format_float(float value, char out[NUMBER_TEXT])
 {
+    if (value == 0 && signbit(value)) /* "-0" is an integer to many readers, and loses its sign */
+        return strcpy(out, "-0.0");
     for (int digits = 6; digits <= 9; digits++) {
         snprintf(out, NUMBER_TEXT, "%.*g", digits, (double)value);
         if ((float)strtod(out, NULL) == value)

@@ -677,7 +677,7 @@ def what_was_exported_imports_as_it_was():
         text = one.read()
         assert text == two.read()
     assert odd.encode() in text
-    back = {json.dumps(x["key"]): x for x in map(json.loads, text.decode().splitlines())}
+    back = {json.dumps(x["key"]): x for x in map(json.loads, text.decode().splitlines()[1:])}
     assert len(back) == 200
     for x in records[10:]:
         y = back[json.dumps(x["key"])]
@@ -701,7 +701,8 @@ def vectors_export_to_files_that_are_the_ones_that_came():
             assert one.read() == two.read(), kind
         ok("export", "db", kind, "out.npy", "--records", "out.jsonl")
         ok("import", "db", kind + "2", "out.npy", "--records", "out.jsonl")
-        assert ok("export", "db", kind, "-").out == ok("export", "db", kind + "2", "-").out, kind
+        one, two = (ok("export", "db", name, "-").out.splitlines() for name in (kind, kind + "2"))
+        assert one[0].replace(f'"{kind}"', f'"{kind}2"') == two[0] and one[1:] == two[1:], kind
     ok("export", "db", "u8bin", "as.fbin")
     with open("as.fbin", "rb") as one, open("in.fbin", "rb") as two:
         assert one.read() == two.read()
