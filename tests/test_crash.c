@@ -1,0 +1,340 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * A database survives a power cut at any moment.
+ *
+ * A random workload runs on real files, while everything it does to them is recorded, by SQLite too. A simulated
+ * disk (crash_disk.h) then loses power at many moments of the record: unsynced sectors are dropped, kept,
+ * reordered and torn, unsynced names too, and some syncs fail. Of each disk that is left:
+ *   1. It opens, and needs nothing.
+ *   2. It holds exactly what the last acknowledged call left, or what the next one was to leave. Where durability
+ *      is NORMAL: what some call since the last durable one left.
+ *   3. vecdb_check() finds nothing; exact searches are right.
+ *   4. It can be written, compacted, closed and opened again.
+ * Some workloads begin with a disk that lost power before, so that what recovers is cut off too.
+ *
+ * VECDB_TEST_ROUNDS says how many cuts. With a seed and a number of rounds everything is the same again.
+ * VECDB_CRASH_KEEP=DIRECTORY keeps the files of the cut that failed, as they were before they were opened.
+ */
+#include "crash_disk.h"
+#include "crash_recorder.h"
+#include "crash_work.h"
+#include "fault_tools.h"
+
+/* ------------------------------------------------------------------ directories */
+
+static void remove_all(const char *path)
+{
+    DIR *directory = opendir(path);
+    for (struct dirent *entry; directory && (entry = readdir(directory));) {
+        char child[1024];
+        struct stat status;
+        if (!strcmp(entry->d_name, ".") || !strcmp(entry->d_name, ".."))
+            continue;
+        snprintf(child, sizeof child, "%s/%s", path, entry->d_name);
+        if (!lstat(child, &status) && S_ISDIR(status.st_mode))
+            remove_all(child);
+        else
+            unlink(child);
+    }
+    if (directory)
+        closedir(directory);
+    rmdir(path);
+}
+
+/* A path without links, of a directory that is not there. */
+static const char *fresh_directory(const char *name)
+{
+    static char real[2][400], paths[4][480];
+    static unsigned turn;
+    char *path = paths[turn++ % 4];
+    CHECK(realpath(test_directory(), real[0]) && strlen(real[0]) < 400);
+    snprintf(path, sizeof paths[0], "%s/%s", real[0], name);
+    remove_all(path);
+    return path;
+}
+
+/* ------------------------------------------------------------------ what a cut may leave */
+
+/* Steps that may be the last that is there: from `first` (0: the state before all steps; i: step i - 1)
+ * to those that had begun. */
+struct allowed {
+    size_t first, end;
+};
+
+static struct allowed allowed_at(const struct crash_history *history, size_t cut)
+{
+    struct allowed allowed = {0, 0};
+    for (size_t i = 0; i < history->n_steps; i++) {
+        const struct crash_step *step = &history->steps[i];
+        if (step->end_event <= cut && !step->status && step->is_durable)
+            allowed.first = i + 1;
+        if (step->first_event <= cut)
+            allowed.end = i + 1;
+    }
+    return allowed;
+}
+
+static uint64_t digest_after(const struct crash_history *history, size_t i)
+{
+    return i ? history->steps[i - 1].digest : history->digest_before;
+}
+
+static const struct crash_model *model_after(const struct crash_history *history, size_t i)
+{
+    return i ? history->steps[i - 1].after : history->before;
+}
+
+static void tell_steps(const struct crash_history *history, size_t first, size_t end)
+{
+    for (size_t i = first; i <= end && i <= history->n_steps; i++) {
+        const struct crash_step *step = i ? &history->steps[i - 1] : NULL;
+        fprintf(stderr, "    after step %zu: %016llx  %s, events %zu to %zu, %s%s\n", i,
+                (unsigned long long)digest_after(history, i), step ? step->operation : "the beginning",
+                step ? step->first_event : 0, step ? step->end_event : 0, step ? vecdb_status_name(step->status) : "",
+                step && !step->is_durable ? ", not durable" : "");
+    }
+}
+
+/* Which state it is; fails when it is none that is allowed. */
+static size_t find_state(const struct crash_history *history, size_t cut, uint64_t digest)
+{
+    struct allowed allowed = allowed_at(history, cut);
+    for (size_t i = allowed.first; i <= allowed.end; i++)
+        if (digest_after(history, i) == digest)
+            return i;
+    tell_steps(history, allowed.first > 5 ? allowed.first - 5 : 0, allowed.end);
+    for (size_t i = 0; i <= history->n_steps; i++)
+        if (digest_after(history, i) == digest)
+            CRASH_FAIL("it is in the state after step %zu of %zu; %zu to %zu are right", i, history->n_steps,
+                       allowed.first, allowed.end);
+    CRASH_FAIL("it is in no state that there ever was; those after steps %zu to %zu (%s) would be right", allowed.first,
+               allowed.end, allowed.end ? history->steps[allowed.end - 1].operation : "none");
+}
+
+/* ------------------------------------------------------------------ what is left of a database */
+
+static vecdb *open_image(const char *path, int mode)
+{
+    vecdb_error err = VECDB_ERROR_INIT;
+    vecdb_options options = {.size = sizeof options, .mode = mode, .threads = VECDB_THREADS_NONE};
+    vecdb *db;
+    CRASH_OK(err, vecdb_open(path, &options, &db, &err));
+    return db;
+}
+
+static void tell_problem(void *context, const vecdb_problem *problem)
+{
+    (void)context;
+    fprintf(stderr, "    problem in %s: %s\n", problem->file, problem->message);
+}
+
+static void check_image(vecdb *db, const char *when)
+{
+    vecdb_error err = VECDB_ERROR_INIT;
+    uint64_t n_problems = 0;
+    CRASH_OK(err, vecdb_check(db, NULL, tell_problem, NULL, &n_problems, &err));
+    if (n_problems)
+        CRASH_FAIL("check finds %llu problems, %s", (unsigned long long)n_problems, when);
+    if (vecdb_background_error(db, &err))
+        CRASH_FAIL("%s: %s", when, err.message);
+}
+
+/* Life goes on: a collection is made, written into and compacted. */
+static uint64_t write_more(vecdb *db, uint64_t seed)
+{
+    enum { MOST = 600 };
+    static struct crash_table table;
+    static struct crash_words words[MOST];
+    static vecdb_record records[MOST];
+    vecdb_error err = VECDB_ERROR_INIT;
+    vecdb_collection *collection;
+    vecdb_field field = {.name = "f", .dimension = 64, .type = VECDB_F32, .metric = VECDB_L2};
+    memset(&table, 0, sizeof table);
+    snprintf(table.name, sizeof table.name, "after the cut");
+    table.n_fields = 1;
+    table.fields[0] = (struct crash_field){.name = "f", .dimension = 64, .type = VECDB_F32, .metric = VECDB_L2};
+    CRASH_OK(err, vecdb_collection_create(db, table.name, &field, 1, VECDB_MUST_BE_NEW, &collection, &err));
+    for (size_t n = seed % 4 ? 20 : MOST, i = 0; i < n; i++) {
+        struct crash_row *row = crash_model_put(&table, (int64_t)i, false);
+        row->version = (uint32_t)(seed % 1000);
+        row->vectors = 1;
+        crash_row_spell(&table, row, &words[i], &records[i]);
+    }
+    CRASH_OK(err, vecdb_put(collection, records, table.n_rows, &err));
+    for (size_t i = 0; i < table.n_rows; i++)
+        crash_words_release(&words[i]);
+    CRASH_OK(err, vecdb_compact(db, NULL, &err));
+    return crash_table_digest(&table);
+}
+
+/* All that is claimed of one image. Returns which state it is in. */
+static size_t verify(const char *root, const struct crash_history *history, size_t cut, uint64_t seed)
+{
+    char path[512];
+    snprintf(path, sizeof path, "%s/db", root);
+    vecdb *db = open_image(path, VECDB_OPEN_CREATE);
+    uint64_t digest = crash_database_digest(db, seed);
+    size_t state = find_state(history, cut, digest);
+    check_image(db, "after the cut");
+    digest += write_more(db, seed);
+    check_image(db, "after writing and compacting");
+    if (crash_database_digest(db, seed) != digest)
+        CRASH_FAIL("it holds something else after writing and %s", "compacting");
+    vecdb_close(db);
+    db = open_image(path, seed % 2 ? VECDB_OPEN_READONLY : VECDB_OPEN_EXISTING);
+    if (crash_database_digest(db, seed) != digest)
+        CRASH_FAIL("it holds something else after %s", "a restart");
+    vecdb_close(db);
+    return state;
+}
+
+/* ------------------------------------------------------------------ where to cut */
+
+struct point {
+    size_t cut;
+    int variant;
+    uint64_t seed;
+};
+
+static int compare_points(const void *a, const void *b)
+{
+    const struct point *left = a, *right = b;
+    return left->cut < right->cut ? -1 : left->cut > right->cut;
+}
+
+/* Most points are barriers: just before a sync takes effect, when the most is on the way, or just after. They go
+ * round all of them, beginning anywhere. The others are anywhere. */
+static struct point *choose_points(const struct crash_journal *journal, size_t n, uint64_t seed)
+{
+    struct vdb_random random = {seed};
+    struct point *points = vdb_alloc_zero(tool_memory(), n * sizeof *points);
+    size_t *barriers = vdb_alloc_zero(tool_memory(), (journal->n_events + 1) * sizeof *barriers), n_barriers = 0;
+    static const unsigned char variants[] = {CRASH_LOST,  CRASH_LOST,  CRASH_KEPT, CRASH_ORDERED, CRASH_ORDERED,
+                                             CRASH_MIXED, CRASH_MIXED, CRASH_TORN, CRASH_MIXED,   CRASH_TORN};
+    CHECK(points && barriers);
+    for (size_t i = journal->n_initial; i < journal->n_events; i++)
+        if (journal->events[i].kind == CRASH_SYNC || journal->events[i].kind == CRASH_SYNC_FAILED)
+            barriers[n_barriers++] = i;
+    double stride = (double)n_barriers / (double)n, at = vdb_random_unit(&random) * (double)n_barriers;
+    for (size_t i = 0; i<n; i++, at += stride> 1 ? stride : 1) {
+        uint64_t dice = vdb_random_below(&random, 10);
+        points[i].seed = vdb_random_next(&random);
+        points[i].variant = variants[vdb_random_below(&random, sizeof variants)];
+        if (!n_barriers || dice == 9)
+            points[i].cut =
+                journal->n_initial + (size_t)vdb_random_below(&random, journal->n_events - journal->n_initial + 1);
+        else
+            points[i].cut = barriers[(size_t)at % n_barriers] + (dice == 8);
+    }
+    vdb_free(tool_memory(), barriers);
+    qsort(points, n, sizeof *points, compare_points);
+    return points;
+}
+
+/* ------------------------------------------------------------------ histories */
+
+struct tally {
+    unsigned long n_points, n_histories, n_continued, n_steps, n_events, n_barriers, n_failed_syncs;
+};
+
+/* What the next history begins with: nothing, or a disk that lost power. */
+struct beginning {
+    char root[512]; /* "": nothing */
+    struct crash_model *model;
+};
+
+static struct crash_plan make_plan(struct vdb_random *random)
+{
+    struct crash_plan plan = {.n_steps = 40 + (unsigned)vdb_random_below(random, 40)};
+    uint64_t dice = vdb_random_below(random, 10);
+    plan.is_fat = vdb_random_below(random, 6) == 0;
+    plan.n_failing_syncs = vdb_random_below(random, 3) ? 0 : 1 + (unsigned)vdb_random_below(random, 4);
+    plan.durability[0] = dice < 2 ? VECDB_DURABILITY_NORMAL : VECDB_DURABILITY_FULL;
+    plan.durability[1] = dice < 3 ? VECDB_DURABILITY_NORMAL : VECDB_DURABILITY_FULL;
+    plan.io = vdb_random_below(random, 4) ? VECDB_IO_AUTO : VECDB_IO_READ;
+    return plan;
+}
+
+static void count(struct tally *tally, const struct crash_history *history)
+{
+    tally->n_histories++;
+    tally->n_steps += history->n_steps;
+    tally->n_events += history->journal.n_events - history->journal.n_initial;
+    for (size_t i = history->journal.n_initial; i < history->journal.n_events; i++) {
+        tally->n_barriers += history->journal.events[i].kind == CRASH_SYNC;
+        tally->n_failed_syncs += history->journal.events[i].kind == CRASH_SYNC_FAILED;
+    }
+}
+
+/* Cut one history at n points. One of them, now and then, is what the next begins with. */
+static void cut_history(const struct crash_history *history, size_t n, uint64_t seed, unsigned number,
+                        struct beginning *next)
+{
+    struct point *points = choose_points(&history->journal, n, seed);
+    struct crash_disk *disk = crash_disk_new(&history->journal);
+    const char *keep = getenv("VECDB_CRASH_KEEP");
+    size_t continued = seed % 3 ? (size_t)(seed >> 8) % n : n;
+    for (size_t i = 0; i < n; i++) {
+        const struct point *point = &points[i];
+        snprintf(crash_where, sizeof crash_where,
+                 "workload %u, cut at event %zu of %zu (in step %zu), %s, VECDB_TEST_ROUNDS=%lu", number, point->cut,
+                 history->journal.n_events, allowed_at(history, point->cut).end, crash_variant_names[point->variant],
+                 test_rounds(0));
+        crash_disk_advance(disk, point->cut);
+        if (keep && *keep) {
+            remove_all(keep);
+            crash_disk_cut(disk, point->variant, point->seed, keep);
+        }
+        const char *image = fresh_directory("image");
+        crash_disk_cut(disk, point->variant, point->seed, image);
+        size_t state = verify(image, history, point->cut, point->seed);
+        if (i == continued) {
+            snprintf(next->root, sizeof next->root, "%s", fresh_directory(number % 2 ? "odd" : "even"));
+            crash_disk_cut(disk, point->variant, point->seed, next->root);
+            next->model = crash_model_copy(model_after(history, state));
+        }
+    }
+    crash_disk_free(disk);
+    vdb_free(tool_memory(), points);
+}
+
+static void cut_power(unsigned long n_points)
+{
+    struct vdb_random random = {test_seed()};
+    struct tally tally = {0};
+    struct beginning beginning = {"", NULL};
+    test_time_limit(60 + (unsigned)(n_points / 20));
+    while (tally.n_points < n_points) {
+        struct crash_history history;
+        struct crash_plan plan = make_plan(&random);
+        struct beginning next = {"", NULL};
+        size_t n = n_points / 25 < 100 ? 100 : n_points / 25;
+        if (n > n_points - tally.n_points)
+            n = n_points - tally.n_points;
+        if (!beginning.root[0]) {
+            snprintf(beginning.root, sizeof beginning.root, "%s", fresh_directory("new"));
+            CHECK(!mkdir(beginning.root, 0777));
+        } else {
+            tally.n_continued++;
+        }
+        crash_work(beginning.root, &plan, beginning.model, vdb_random_next(&random), &history);
+        cut_history(&history, n, vdb_random_next(&random), (unsigned)tally.n_histories, &next);
+        count(&tally, &history);
+        tally.n_points += n;
+        crash_history_release(&history);
+        remove_all(beginning.root);
+        crash_model_free(beginning.model);
+        beginning = next;
+    }
+    crash_model_free(beginning.model);
+    fprintf(stderr,
+            "    %lu cuts of %lu workloads (%lu on a disk that lost power before): %lu calls, %lu file operations,\n"
+            "    %lu barriers, %lu failed syncs\n",
+            tally.n_points, tally.n_histories, tally.n_continued, tally.n_steps, tally.n_events, tally.n_barriers,
+            tally.n_failed_syncs);
+}
+
+TEST(a_power_cut_takes_nothing_that_was_acknowledged)
+{
+    cut_power(test_rounds(400));
+}
