@@ -76,7 +76,9 @@ FUZZERS  := $(patsubst %.c,$B/%,$(wildcard tests/fuzz_*.c))
 BENCHES  := $(patsubst %.c,$B/%,$(wildcard bench/bench_*.c))
 EXAMPLES := $(patsubst %.c,$B/%,$(wildcard examples/*.c))
 # what several tests, or several benches, share
-TEST_HELP  := $(patsubst %.c,$B/%.o,$(filter-out tests/test_% tests/fuzz_% tests/harness.c,$(wildcard tests/*.c)))
+# crash_recorder.c replaces open(), write(), ... of whatever it is linked to
+TEST_HELP  := $(patsubst %.c,$B/%.o,$(filter-out tests/test_% tests/fuzz_% tests/harness.c tests/crash_recorder.c,\
+    $(wildcard tests/*.c)))
 BENCH_HELP := $(patsubst %.c,$B/%.o,$(filter-out bench/bench_%,$(wildcard bench/*.c)))
 
 .DEFAULT_GOAL := all
@@ -142,6 +144,8 @@ $B/bench/help.a: $(BENCH_HELP)
 $B/tests/test_cli_%: $B/tests/test_cli_%.o $B/tests/harness.o $B/tests/help.a $B/cli/parts.a $B/libvecdb.a
 	$(say) LD $@
 	$(run)$(CC) $(ALL_LDFLAGS) $^ $(LIBS) -ljansson -o $@
+
+$B/tests/test_crash: $B/tests/crash_recorder.o
 
 $B/tests/test_%: $B/tests/test_%.o $B/tests/harness.o $B/tests/help.a $B/libvecdb.a
 	$(say) LD $@
@@ -220,6 +224,8 @@ test-examples: ## install into a scratch directory, build the examples against i
 	@$(RUN_TESTS) examples
 fuzz: ## every fuzz target for FUZZ_S seconds
 	@$(RUN_TESTS) fuzz
+crash: $B/tests/test_crash ## 10,000 simulated power cuts (VECDB_TEST_ROUNDS)
+	@VECDB_TEST_ROUNDS=$${VECDB_TEST_ROUNDS:-10000} VECDB_TEST_SLOW=10 $B/tests/test_crash
 layering: ## who includes whom, by the rule of lib/ARCHITECTURE.md
 	@tests/layering
 symbols: $B/libvecdb.a $B/libvecdb.so ## that the library exports vecdb_ names only
@@ -284,6 +290,6 @@ help: ## this list
 	    printf "  %-10s %s%s\n", name, part[2], part[1] == "" ? "" : " (" part[1] ")"}' Makefile
 
 .PHONY: all tests fuzzers benches examples deps deps-test quickstart test test-quick test-asan test-tsan test-neon \
-    test-examples fuzz layering symbols habits headers bench bench-peers-flat format format-check install uninstall clean help FORCE
+    test-examples fuzz crash layering symbols habits headers bench bench-peers-flat format format-check install uninstall clean help FORCE
 .SECONDARY:
 -include $(shell find $B -name '*.d' 2>/dev/null)
