@@ -269,6 +269,22 @@ static int create_next(vecdb *db, const struct vdb_field_row *field, uint64_t st
                     "not belong to the database", db->path);
 }
 
+/* A writer at `end` of the append's file, growing the extent `grow` (NULL: none). */
+static int begin_writer(vecdb *db, const struct vdb_field_row *field, uint64_t end, const struct vdb_extent_ref *grow,
+                        struct vdb_append *append, vecdb_error *err)
+{
+    struct vdb_extent_writer_options options = {.memory = &db->memory,
+                                                .file = append->file,
+                                                .offset = end,
+                                                .type = field->type,
+                                                .dimension = field->dimension,
+                                                .compression = field->compression,
+                                                .grow = grow,
+                                                .cache = db->cache};
+    append->begin = end;
+    return vdb_extent_writer_new(&options, &append->writer, err);
+}
+
 int vdb_append_open(vecdb *db, struct vdb_connection *c, const struct vdb_field_row *field, uint64_t store,
                     uint32_t first_slot, bool may_grow, uint64_t except, struct vdb_append *append, vecdb_error *err)
 {
@@ -309,16 +325,28 @@ int vdb_append_open(vecdb *db, struct vdb_connection *c, const struct vdb_field_
     }
     if (grows)
         append->row = *last;
-    struct vdb_extent_writer_options options = {.memory = &db->memory,
-                                                .file = append->file,
-                                                .offset = end,
-                                                .type = field->type,
-                                                .dimension = field->dimension,
-                                                .compression = field->compression,
-                                                .grow = grows ? &last->ref : NULL,
-                                                .cache = db->cache};
-    status = vdb_extent_writer_new(&options, &append->writer, err);
+    status = begin_writer(db, field, end, grows ? &last->ref : NULL, append, err);
 done:
+    if (status)
+        vdb_append_undo(db, append);
+    return status;
+}
+
+int vdb_append_open_unnamed(vecdb *db, struct vdb_connection *c, const struct vdb_field_row *field, uint64_t store,
+                            uint64_t generation, struct vdb_append *append, vecdb_error *err)
+{
+    uint64_t newest = 0, end = VDB_FILE_HEADER_BYTES;
+    vecdb_error ignored;
+    *append = (struct vdb_append){.field = field->id, .row.generation = generation, .is_rewrite = true};
+    int status = vdb_field_generation(c, field->id, &newest, err);
+    if (status)
+        return status;
+    if (open_newest(db, field, store, generation, append, &end, &ignored)) {
+        end = VDB_FILE_HEADER_BYTES;
+        status = create_next(db, field, store, newest > generation ? newest : generation, append, err);
+    }
+    if (!status)
+        status = begin_writer(db, field, end, NULL, append, err);
     if (status)
         vdb_append_undo(db, append);
     return status;
@@ -331,6 +359,10 @@ int vdb_append_finish(vecdb *db, struct vdb_append *append, vecdb_error *err)
         status = db->vfs->sync_directory(db->vfs, db->path, err);
     if (status)
         abandon(db, append->field, append->row.generation);
+    else
+        atomic_fetch_add_explicit(append->is_rewrite ? &db->vector_bytes_rewritten : &db->vector_bytes_written,
+                                  append->row.ref.offset + append->row.ref.length - append->begin,
+                                  memory_order_relaxed);
     return status;
 }
 

@@ -129,6 +129,7 @@ static int open_extent(struct compaction *compaction, struct vdb_connection *c, 
     if (status)
         return status;
     compaction->n_appends++;
+    append->is_rewrite = true;
     compaction->is_open = true;
     compaction->open_bytes = 0;
     compaction->row.generation = append->row.generation;

@@ -56,6 +56,7 @@ struct vecdb_collection {
     uint64_t view_word;     /* the word of `state` it is known to be current at */
     uint64_t view_sequence; /* the number of the state it shows */
     _Atomic uint64_t n_dead_left; /* dead slots that the last look at the files left */
+    _Atomic uint64_t renumber_from; /* the next slot that makes a further attempt at a new store worth it */
     struct vdb_keys keys;
 };
 
@@ -76,6 +77,8 @@ struct vecdb {
     unsigned fork_count; /* of the process that opened it; another one means that we are a child */
     struct vdb_vfs *vfs;
     struct vdb_vfs *inner_vfs; /* with faults: what `vfs` wraps */
+    const struct vdb_io_hook *hook; /* NULL, or faults */
+    struct vdb_state *owner_state; /* of a handle on a snapshot: of the database itself; else NULL */
     struct vdb_catalog *catalog;
     struct vdb_state *state;
     struct vdb_cache *cache;
@@ -92,7 +95,8 @@ struct vecdb {
 
     pthread_mutex_t append_lock;
     _Atomic bool is_maintainer; /* between begin and end */
-    bool has_swept;             /* debris was removed once */
+    _Atomic bool has_swept;     /* debris was removed, and none is known to have come since */
+    _Atomic uint64_t vector_bytes_written, vector_bytes_rewritten; /* for vecdb_stats */
     uint64_t *abandoned;        /* pairs (field, generation): files whose sync failed */
     size_t n_abandoned;
 
@@ -109,6 +113,9 @@ struct vecdb {
 /* vecdb_open with faults: `hook` (NULL: none) is asked before every operation on files. For tests. */
 int vdb_database_open(const char *path, const vecdb_options *options, const struct vdb_io_hook *hook, vecdb **db,
                       vecdb_error *err);
+
+/* Without slashes at the end, and from the root on: the application may change its directory. */
+char *vdb_path_normal(struct vdb_memory *memory, const char *path);
 
 /* MISUSE for NULL, and in the child of a fork. Every public call begins with it. */
 int vdb_database_check(const vecdb *db, vecdb_error *err);
@@ -160,10 +167,16 @@ struct vdb_append {
     struct vdb_extent_writer *writer;
     struct vdb_extent_row row; /* what to put into the catalog, after vdb_append_finish */
     uint64_t field;
+    uint64_t begin;  /* where in the file the first of the new bytes is */
     bool is_new_file;
+    bool is_rewrite; /* of vectors that were in a file before: counted apart */
 };
 int vdb_append_open(vecdb *db, struct vdb_connection *c, const struct vdb_field_row *field, uint64_t store,
                     uint32_t first_slot, bool may_grow, uint64_t except, struct vdb_append *append, vecdb_error *err);
+/* The same, into a file that no commit names yet: `generation`, when it is still small (0: none was made), or a new
+ * one, whose number the append's row tells. */
+int vdb_append_open_unnamed(vecdb *db, struct vdb_connection *c, const struct vdb_field_row *field, uint64_t store,
+                            uint64_t generation, struct vdb_append *append, vecdb_error *err);
 int vdb_append_finish(vecdb *db, struct vdb_append *append, vecdb_error *err); /* written and synced */
 void vdb_append_release(vecdb *db, struct vdb_append *append);
 /* Release, and remove a file that was made for it. Only before its transaction may have been committed. */
@@ -178,6 +191,8 @@ int vdb_collection_handle(vecdb *db, uint64_t id, vecdb_collection **out, vecdb_
 
 /* ------------------------------------------------------------------ pack.c, compact.c */
 
+/* Is there enough in a tail to be packed? */
+bool vdb_pack_is_due(const struct vdb_view *view);
 /* Pack the tails of a collection into extents. Between vdb_append_begin and _end. */
 int vdb_pack(vecdb_collection *collection, vecdb_error *err);
 
@@ -189,6 +204,18 @@ int vdb_compact_file(vecdb_collection *collection, double min_garbage, uint64_t 
 
 /* Forget dead slots that no page holds any more. Between begin and end. */
 int vdb_compact_dead(vecdb_collection *collection, vecdb_error *err);
+
+/* ------------------------------------------------------------------ renumber.c */
+
+/* Is the end of the slots near, and would a new store gain enough? */
+bool vdb_renumber_is_due(const vecdb_collection *collection, const struct vdb_view *view);
+/* Would a new store make an explicit compaction worth its while? */
+bool vdb_renumber_is_useful(const struct vdb_view *view);
+/* Give the collection a new store, with slots from 0 on. Between vdb_append_begin and _end. */
+int vdb_renumber(vecdb_collection *collection, struct vdb_stop *stop, vecdb_error *err);
+/* For a write that found no slots left for `n_slots` more: return when there are, or with an error. Called without
+ * locks. */
+int vdb_renumber_wait(vecdb_collection *collection, uint64_t n_slots, vecdb_error *err);
 
 /* ------------------------------------------------------------------ maintain.c */
 

@@ -215,6 +215,8 @@ int vecdb_database_stats(vecdb *db, vecdb_stats *out, vecdb_error *err)
     stats.memory_budget = db->options.memory_bytes;
     stats.cache_hits = cache.hits;
     stats.cache_misses = cache.misses;
+    stats.vector_bytes_written = atomic_load(&db->vector_bytes_written);
+    stats.vector_bytes_rewritten = atomic_load(&db->vector_bytes_rewritten);
     stats.is_maintainer = atomic_load(&db->is_maintainer);
     stats.is_readonly = db->is_readonly;
     stats.simd = db->kernels->name;

@@ -20,7 +20,7 @@
 #define EXPLICIT_GARBAGE 0.05
 #define EXPLICIT_MIN_BYTES 4096
 
-static bool is_due(const struct vdb_view *view)
+bool vdb_pack_is_due(const struct vdb_view *view)
 {
     for (size_t f = 0; f < view->n_fields; f++) {
         const struct vdb_view_field *field = &view->fields[f];
@@ -61,11 +61,14 @@ static int maintain_collection(vecdb_collection *collection, struct vdb_stop *st
     int status = vdb_view_acquire(collection, &view, NULL, &sequence, err);
     if (status)
         return status == VECDB_NOT_FOUND ? VECDB_OK : status; /* dropped */
-    bool must_pack = is_due(view), may_compact = may_have_garbage(collection, view), done = may_compact;
+    bool must_pack = vdb_pack_is_due(view), may_compact = may_have_garbage(collection, view), done = may_compact;
+    bool must_renumber = vdb_renumber_is_due(collection, view);
     vdb_view_release(view);
-    if (must_pack || may_compact)
+    if (must_renumber)
+        status = vdb_renumber(collection, stop, err);
+    else if (must_pack || may_compact)
         status = vdb_pack(collection, err);
-    while (!status && done)
+    while (!status && done && !must_renumber)
         status = vdb_compact_file(collection, BACKGROUND_GARBAGE, BACKGROUND_MIN_BYTES, stop, &done, err);
     if (!status && may_compact)
         status = vdb_compact_dead(collection, err);
@@ -166,7 +169,8 @@ static bool wake_worker(vecdb *db)
 void vdb_maintain_notice(vecdb_collection *collection, const struct vdb_view *view)
 {
     vecdb *db = collection->db;
-    if (db->is_readonly || (!is_due(view) && !may_have_garbage(collection, view)))
+    if (db->is_readonly || (!vdb_pack_is_due(view) && !may_have_garbage(collection, view) &&
+                            !vdb_renumber_is_due(collection, view)))
         return;
     pthread_mutex_lock(&db->worker_lock);
     /* Not for the worker's own views: work that failed, or left something, would be done again at once,
@@ -259,8 +263,15 @@ static int report(const vecdb_work *request, uint64_t done, uint64_t total, vecd
 
 static int compact_collection(vecdb_collection *collection, struct vdb_stop *stop, vecdb_error *err)
 {
+    struct vdb_view *view;
+    uint64_t sequence;
     int status = vdb_pack(collection, err);
-    bool done = true;
+    if (status || (status = vdb_view_acquire(collection, &view, NULL, &sequence, err)))
+        return status;
+    bool done = true, is_useful = vdb_renumber_is_useful(view);
+    vdb_view_release(view);
+    if (is_useful) /* leaves no garbage */
+        return vdb_renumber(collection, stop, err);
     while (!status && done)
         status = vdb_compact_file(collection, EXPLICIT_GARBAGE, EXPLICIT_MIN_BYTES, stop, &done, err);
     return status ? status : vdb_compact_dead(collection, err);

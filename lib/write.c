@@ -27,6 +27,8 @@
 
 /* Not a vecdb_status: the fields have changed since the batch was made. */
 #define STALE (-1)
+/* Nor is this: there are fewer slots left than records, but a new store would have enough. */
+#define NEEDS_SLOTS (-2)
 
 /* ------------------------------------------------------------------ the second half */
 
@@ -42,7 +44,7 @@ static int kill_slot(struct vdb_batch *batch, struct vdb_connection *c, uint32_t
         batch->dead_capacity = capacity;
     }
     batch->dead[batch->n_dead++] = slot;
-    int status = vdb_records_remove(c, batch->store, slot, err);
+    int status = vdb_records_remove(c, batch->store, slot, NULL, err);
     if (slot >= first_slot) { /* a row of this very write is not in the tail yet */
         batch->is_killed[slot - first_slot] = 1;
         return status;
@@ -246,8 +248,11 @@ static int apply_batch(void *context, struct vdb_transaction *transaction, vecdb
         return status;
     memset(batch->is_killed, 0, batch->n_records);
     if (batch->n_records > UINT32_MAX - row.next_slot)
-        return vdb_fail(err, VECDB_FULL, "collection \"%s\" has used up its 4,294,967,295 slots; export it and import "
-                        "it into a new one", row.name);
+        return batch->n_records <= UINT32_MAX - row.n_records
+                   ? NEEDS_SLOTS
+                   : vdb_fail(err, VECDB_FULL, "collection \"%s\" has %llu records, and with %zu more at once it would "
+                              "have more than 4,294,967,295; put them into another collection", row.name,
+                              (unsigned long long)row.n_records, batch->n_records);
     uint32_t first_slot = (uint32_t)row.next_slot;
     uint64_t n_records = row.n_records;
     status = batch->is_bulk ? write_bulk(batch, c, first_slot, &n_records, err)
@@ -293,10 +298,12 @@ static int write_records(vecdb_collection *collection, const vecdb_record *recor
                 vdb_append_end(db);
         }
         vdb_batch_release(&batch);
-        if (status != STALE)
+        if (status == NEEDS_SLOTS && (status = vdb_renumber_wait(collection, n_records, err)) == VECDB_OK)
+            status = NEEDS_SLOTS;
+        if (status != STALE && status != NEEDS_SLOTS)
             break;
         if (attempt == 100)
-            return vdb_fail(err, VECDB_BUSY, "the fields of the collection are being changed all the time");
+            return vdb_fail(err, VECDB_BUSY, "the fields or the slots of the collection are being changed all the time");
     }
     if (!status)
         vdb_maintain_inline(db);

@@ -82,7 +82,15 @@ int vdb_field_remove(struct vdb_connection *c, uint64_t field, vecdb_error *err)
 int vdb_store_add(struct vdb_connection *c, uint64_t collection, uint64_t *store, vecdb_error *err);
 /* A store that is no collection's current one. */
 int vdb_store_unused(struct vdb_connection *c, uint64_t *store, bool *found, vecdb_error *err);
-/* Remove at most `limit` records of such a store, and the store with the last of them. */
+/* How many records a store has. Reads all of the index of keys. */
+int vdb_store_count(struct vdb_connection *c, uint64_t store, uint64_t *n_records, vecdb_error *err);
+/* Copy the records of slots first .. last of store `from` into `to`, where they get the slots from *next_slot on, in
+ * the same order. A record there that has the same key gives way. `each` is told of every slot that was copied;
+ * false ends the copying behind it. *is_done: it came to the end. */
+int vdb_store_copy(struct vdb_connection *c, uint64_t from, uint64_t to, uint32_t first, uint32_t last,
+                   uint64_t *next_slot, bool (*each)(void *context, uint32_t slot, size_t n_bytes), void *context,
+                   bool *is_done, vecdb_error *err);
+/* Remove at most `limit` records of an unused store, and the store with the last of them. */
 int vdb_store_remove_some(struct vdb_connection *c, uint64_t store, uint64_t limit, bool *done, vecdb_error *err);
 
 /* ------------------------------------------------------------- records (catalog_records.c) */
@@ -100,7 +108,8 @@ int vdb_records_add(struct vdb_connection *c, uint64_t store, const struct vdb_r
                     vecdb_error *err);
 int vdb_records_find(struct vdb_connection *c, uint64_t store, const vecdb_key *key, uint32_t *slot, bool *found,
                      vecdb_error *err);
-int vdb_records_remove(struct vdb_connection *c, uint64_t store, uint32_t slot, vecdb_error *err);
+/* `removed` (may be NULL): was there one? */
+int vdb_records_remove(struct vdb_connection *c, uint64_t store, uint32_t slot, bool *removed, vecdb_error *err);
 typedef int (*vdb_record_fn)(void *context, const struct vdb_record_row *row);
 /* One record by slot, one by key, a range of slots (keys only), or those behind `after` in key
  * order, at most `limit`. Columns not in `columns` (VECDB_METADATA, VECDB_TEXT) are not read. */
@@ -124,6 +133,8 @@ int vdb_tail_remove(struct vdb_connection *c, uint64_t field, uint32_t first_slo
 int vdb_tail_read(struct vdb_connection *c, uint64_t field, uint64_t first_slot, uint64_t last_slot,
                   int (*each)(void *context, uint32_t slot, const void *vector, size_t n_bytes), void *context,
                   vecdb_error *err);
+/* All slots of a tail become lower by `shift`. */
+int vdb_tail_shift(struct vdb_connection *c, uint64_t field, uint64_t shift, vecdb_error *err);
 /* Is there a tail row with first < slot < last? */
 int vdb_tail_has_between(struct vdb_connection *c, uint64_t field, uint64_t first, uint64_t last, bool *has,
                          vecdb_error *err);

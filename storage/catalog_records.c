@@ -68,7 +68,7 @@ int vdb_records_find(struct vdb_connection *c, uint64_t store, const vecdb_key *
     return status;
 }
 
-int vdb_records_remove(struct vdb_connection *c, uint64_t store, uint32_t slot, vecdb_error *err)
+int vdb_records_remove(struct vdb_connection *c, uint64_t store, uint32_t slot, bool *removed, vecdb_error *err)
 {
     sqlite3_stmt *statement;
     int status = vdb_prepare(c, VDB_SQL_RECORD_REMOVE, "DELETE FROM records_%llu WHERE slot = ?1", store,
@@ -76,7 +76,10 @@ int vdb_records_remove(struct vdb_connection *c, uint64_t store, uint32_t slot, 
     if (status)
         return status;
     sqlite3_bind_int64(statement, 1, slot);
-    return vdb_run(c, statement, "removing a record", err);
+    status = vdb_run(c, statement, "removing a record", err);
+    if (!status && removed)
+        *removed = sqlite3_changes(c->sqlite) > 0;
+    return status;
 }
 
 /* --------------------------------------------------------------------------- reading records */

@@ -63,6 +63,76 @@ int vdb_store_unused(struct vdb_connection *c, uint64_t *store, bool *found, vec
     return status;
 }
 
+int vdb_store_count(struct vdb_connection *c, uint64_t store, uint64_t *n_records, vecdb_error *err)
+{
+    sqlite3_stmt *statement;
+    int status = vdb_prepare(c, VDB_SQL_STORE_COUNT, "SELECT count(*) FROM records_%llu", store, &statement, err);
+    if (status)
+        return status;
+    if (sqlite3_step(statement) == SQLITE_ROW)
+        *n_records = (uint64_t)sqlite3_column_int64(statement, 0);
+    else
+        status = vdb_fail_sqlite(err, c, "counting records");
+    sqlite3_reset(statement);
+    return status;
+}
+
+static size_t bytes_of(sqlite3_stmt *row)
+{
+    size_t n_bytes = 0;
+    for (int i = 1; i < 4; i++)
+        n_bytes += (size_t)sqlite3_column_bytes(row, i);
+    return n_bytes;
+}
+
+static int copy_record(struct vdb_connection *c, sqlite3_stmt *row, sqlite3_stmt *into, uint64_t slot,
+                       vecdb_error *err)
+{
+    if (slot >= UINT32_MAX)
+        return vdb_fail(err, VECDB_INTERNAL, "a store would have more records than slots");
+    sqlite3_bind_int64(into, 1, (sqlite3_int64)slot);
+    for (int i = 1; i < 4; i++)
+        sqlite3_bind_value(into, i + 1, sqlite3_column_value(row, i));
+    return vdb_run(c, into, "copying a record", err);
+}
+
+int vdb_store_copy(struct vdb_connection *c, uint64_t from, uint64_t to, uint32_t first, uint32_t last,
+                   uint64_t *next_slot, bool (*each)(void *context, uint32_t slot, size_t n_bytes), void *context,
+                   bool *is_done, vecdb_error *err)
+{
+    sqlite3_stmt *row, *into;
+    int status = vdb_prepare(c, VDB_SQL_STORE_READ,
+                             "SELECT slot, key, metadata, text FROM records_%llu WHERE slot BETWEEN ?1 AND ?2"
+                             " ORDER BY slot",
+                             from, &row, err);
+    if (!status)
+        status = vdb_prepare(c, VDB_SQL_STORE_WRITE,
+                             "INSERT OR REPLACE INTO records_%llu(slot, key, metadata, text) VALUES(?1, ?2, ?3, ?4)",
+                             to, &into, err);
+    if (status)
+        return status;
+    sqlite3_bind_int64(row, 1, first);
+    sqlite3_bind_int64(row, 2, last);
+    uint64_t next = *next_slot;
+    bool goes_on = true;
+    int rc = SQLITE_DONE;
+    while (!status && goes_on && (rc = sqlite3_step(row)) == SQLITE_ROW) {
+        size_t n_bytes = bytes_of(row);
+        status = copy_record(c, row, into, next++, err);
+        if (!status)
+            goes_on = each(context, (uint32_t)sqlite3_column_int64(row, 0), n_bytes);
+    }
+    if (!status && rc != SQLITE_ROW && rc != SQLITE_DONE)
+        status = vdb_fail_sqlite(err, c, "reading records");
+    sqlite3_reset(row);
+    sqlite3_clear_bindings(into);
+    if (status)
+        return status;
+    *next_slot = next;
+    *is_done = rc == SQLITE_DONE;
+    return VECDB_OK;
+}
+
 /* Records of at most so many slots, from the first on. */
 static int remove_some(struct vdb_connection *c, uint64_t store, uint64_t limit, int *n_removed, vecdb_error *err)
 {

@@ -71,6 +71,18 @@ int vdb_tail_read(struct vdb_connection *c, uint64_t field, uint64_t first_slot,
     return status;
 }
 
+/* In ascending order, so that the slot a row moves to has been left before. */
+int vdb_tail_shift(struct vdb_connection *c, uint64_t field, uint64_t shift, vecdb_error *err)
+{
+    sqlite3_stmt *statement;
+    int status =
+        vdb_prepare(c, VDB_SQL_TAIL_SHIFT, "UPDATE tail_%llu SET slot = slot - ?1", field, &statement, err);
+    if (status || !shift)
+        return status;
+    sqlite3_bind_int64(statement, 1, (sqlite3_int64)shift);
+    return vdb_run(c, statement, "renumbering vectors", err);
+}
+
 int vdb_tail_has_between(struct vdb_connection *c, uint64_t field, uint64_t first, uint64_t last, bool *has,
                          vecdb_error *err)
 {

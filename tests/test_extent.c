@@ -325,7 +325,8 @@ static const char *use_damaged(struct fixture *f, int *n_errors)
     struct vdb_extent *extent;
     uint32_t n_decoded = 0;
     memset(&err, 0, sizeof err);
-    int status = vdb_extent_open(&f->memory, f->cache, f->file, uuid, STORE, f->type, f->dimension, &f->ref, &extent, &err);
+    int status =
+        vdb_extent_open(&f->memory, f->cache, f->file, uuid, STORE, f->type, f->dimension, &f->ref, &extent, &err);
     if (!status) {
         const char *fault = compare_extent(f, extent, &status, &n_decoded);
         vdb_extent_release(extent);
