@@ -15,6 +15,7 @@ CFLAGS   ?= -O2 -g## optimisation and debugging
 DEV      ?=## 1: warnings are errors
 SAN      ?=## address (with undefined), thread, undefined, or fuzzer (clang-14): an instrumented build
 CROSS    ?=## prefix of a cross compiler, such as aarch64-linux-gnu-
+CROSS_ROOT ?= $(OUT)/arm64-root## libraries of the processor that CROSS compiles for (make deps-arm64)
 OUT      ?= build## where builds go
 PREFIX   ?= /usr/local## where install puts things
 LIBDIR   ?= $(PREFIX)/lib## libraries and pkgconfig/, below DESTDIR
@@ -52,11 +53,14 @@ ifneq ($(CROSS),)
 CC := $(CROSS)gcc
 AR := $(CROSS)ar
 VARIANT := $(VARIANT)-$(CROSS:-=)
+# The other processor's libraries are found where tests/arm64_root puts them, by the loader too.
+CROSS_INCLUDES := -isystem $(CROSS_ROOT)/usr/include
+CROSS_LIBS := -L$(CROSS_ROOT)/usr/lib/$(CROSS:-=) -Wl,-rpath,$(abspath $(CROSS_ROOT)/usr/lib/$(CROSS:-=))
 endif
 B := $(OUT)/$(VARIANT)## the directory of this build; follows from OUT, SAN and CROSS
 
-ALL_CFLAGS  = $(STANDARD) $(CFLAGS) $(WARNINGS) $(SANFLAGS) $(INCLUDES) $(CPPFLAGS) -MMD -MP
-ALL_LDFLAGS = $(SANFLAGS) $(LDFLAGS)
+ALL_CFLAGS  = $(STANDARD) $(CFLAGS) $(WARNINGS) $(SANFLAGS) $(INCLUDES) $(CROSS_INCLUDES) $(CPPFLAGS) -MMD -MP
+ALL_LDFLAGS = $(SANFLAGS) $(CROSS_LIBS) $(LDFLAGS)
 
 ifeq ($(V),1)
 say = @:
@@ -200,6 +204,13 @@ deps: ## install the Debian packages that the build needs
 deps-test: ## install what the build and the tests need
 	$(call apt_install,$(DEPS) $(DEPS_TEST))
 
+# The cross compiler and qemu are packages of this machine; arm64's libraries stay under OUT.
+deps-arm64: ## the cross compiler, qemu-user, and Debian's arm64 libraries under OUT (nothing to do on arm64)
+ifneq ($(shell uname -m),aarch64)
+	$(call apt_install,gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user python3)
+	@tests/arm64_root $(CROSS_ROOT)
+endif
+
 # ---------------------------------------------------------------- the two commands of the README
 # What follows `deps` runs in a make of its own, which sees the compiler that deps has installed.
 quickstart: deps ## build, import the collection of examples/quickstart, show answers
@@ -208,7 +219,7 @@ quickstart: deps ## build, import the collection of examples/quickstart, show an
 
 RUN_TESTS = OUT='$(OUT)' CC='$(CC)' CFLAGS='$(CFLAGS)' JOBS='$(JOBS)' FUZZ_S='$(FUZZ_S)' tests/run
 
-test: deps-test ## everything: checks, unit tests, sanitizers, fuzzing for a moment, NEON, tool, examples
+test: deps-test ## everything: checks, unit tests, sanitizers, fuzzing for a moment, arm64 in part, tool, examples
 	@$(RUN_TESTS) all
 
 # ---------------------------------------------------------------- parts of the tests
@@ -218,7 +229,9 @@ test-asan: ## the unit tests under AddressSanitizer and UndefinedBehaviorSanitiz
 	@$(RUN_TESTS) address
 test-tsan: ## the unit tests of what has threads under ThreadSanitizer
 	@$(RUN_TESTS) thread
-test-neon: ## the kernel tests for arm64, under qemu
+test-arm64: deps-arm64 ## all tests of library and tool built for arm64, under qemu
+	@$(RUN_TESTS) arm64
+test-neon: deps-arm64 ## a minute's part of them: what depends on the processor
 	@$(RUN_TESTS) neon
 test-examples: ## install into a scratch directory, build the examples against it, run them
 	@$(RUN_TESTS) examples
@@ -234,12 +247,6 @@ habits: ## license lines, lengths of files and lines, no marks of unfinished wor
 	@tests/habits
 headers: ## that vecdb.h is C11 and C++11, and every header complete in itself
 	@CC='$(CC)' tests/headers
-
-# The arm64 build of the kernel tests: they need nothing of the library but the kernels and lib/base.
-NEON_SRC := $(wildcard simd/*.c) lib/base/error.c lib/base/memory.c lib/base/numbers.c tests/harness.c tests/test_kernels.c
-$B/tests/kernels_alone: $(NEON_SRC:%.c=$B/%.o)
-	$(say) LD $@
-	$(run)$(CC) $(ALL_LDFLAGS) $^ -lpthread -lm -o $@
 
 BENCHES_RUN = $(if $(BENCH),$(BENCH:%=$B/bench/bench_%),$(BENCHES))
 bench: $(BENCHES_RUN) $B/vecdb-cli ## run the benchmarks, one after another (data: ../shared/data or VECDB_DATA)
@@ -284,12 +291,12 @@ clean: ## remove all builds
 
 help: ## this list
 	@echo 'targets'
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-14s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  %-14s %s\n", $$1, $$2}' Makefile
 	@echo 'knobs (make NAME=value)'
 	@awk '/^[A-Z_]+ +[?:]= ?.*## /{split($$0, part, "## "); name = $$1; sub(/^[A-Z_]+ +[?:]= ?/, "", part[1]); \
 	    printf "  %-10s %s%s\n", name, part[2], part[1] == "" ? "" : " (" part[1] ")"}' Makefile
 
-.PHONY: all tests fuzzers benches examples deps deps-test quickstart test test-quick test-asan test-tsan test-neon \
+.PHONY: all tests fuzzers benches examples deps deps-test deps-arm64 quickstart test test-quick test-asan test-tsan test-arm64 test-neon \
     test-examples fuzz crash layering symbols habits headers bench bench-peers-flat format format-check install uninstall clean help FORCE
 .SECONDARY:
 -include $(shell find $B -name '*.d' 2>/dev/null)
