@@ -14,7 +14,7 @@
  * An extent grows, instead of a new one beginning, when it is the last of its file, still small, and
  * no row that is yet to be packed lies between its slots and the new ones (extent.h, invariant 2).
  */
-#include "database.h"
+#include "backup.h"
 
 #include <stdio.h>
 #include <time.h>
@@ -138,6 +138,8 @@ int vdb_append_sweep(vecdb *db, vecdb_error *err)
     if (!status)
         status = db->vfs->list(db->vfs, db->is_memory ? "" : db->path, remove_unnamed, &sweep, err);
     vdb_free(&db->memory, sweep.named);
+    if (!status)
+        status = vdb_snapshot_sweep(db, err);
     return status ? status : remove_stores(db, has_stores, err);
 }
 

@@ -15,6 +15,8 @@
 #include <stdio.h>
 #include <unistd.h>
 
+#include "backup.h"
+
 #define DEFAULT_MEMORY_BYTES (256u << 20)
 #define DEFAULT_BUSY_TIMEOUT_MS 5000
 #define SPARE_SHARE 8 /* of the memory budget that spare blocks may take: an eighth */
@@ -39,8 +41,10 @@ static void in_parent(void)
 static void in_child(void)
 {
     atomic_fetch_add(&fork_count, 1);
-    for (vecdb *db = open_databases; db; db = db->next_open)
+    for (vecdb *db = open_databases; db; db = db->next_open) {
         vdb_catalog_forked(db->catalog);
+        vdb_state_forked(db->owner_state);
+    }
     pthread_mutex_unlock(&open_lock);
 }
 
@@ -80,7 +84,9 @@ int vdb_database_check(const vecdb *db, vecdb_error *err)
 int vdb_database_check_writable(const vecdb *db, vecdb_error *err)
 {
     int status = vdb_database_check(db, err);
-    if (!status && db->is_readonly)
+    if (!status && db->is_snapshot)
+        status = vdb_fail(err, VECDB_READONLY, "%s is a snapshot, which never changes", db->path);
+    else if (!status && db->is_readonly)
         status = vdb_fail(err, VECDB_READONLY, "%s was opened read-only, or lies where it cannot be written", db->path);
     return status;
 }
@@ -128,7 +134,7 @@ static int copy_options(vecdb_options *to, const vecdb_options *from, vecdb_erro
 }
 
 struct directory_scan {
-    bool has_catalog, has_others;
+    bool has_catalog, has_partial, has_others;
 };
 
 static bool look_at_name(void *context, const char *name)
@@ -136,8 +142,11 @@ static bool look_at_name(void *context, const char *name)
     struct directory_scan *scan = context;
     if (!strcmp(name, "catalog.sqlite"))
         scan->has_catalog = true;
+    else if (!strcmp(name, VDB_PARTIAL_CATALOG))
+        scan->has_partial = true;
     else if (strcmp(name, "state") && strncmp(name, "vectors-", 8) && strncmp(name, "index-", 6) &&
-             strncmp(name, "catalog.sqlite-", 15) && strncmp(name, "state-", 6) && strcmp(name, "lost+found"))
+             strncmp(name, "snapshot-", 9) && strncmp(name, "catalog.", 8) && strncmp(name, "state-", 6) &&
+             strcmp(name, "dropped") && strcmp(name, "lost+found"))
         scan->has_others = true;
     return true;
 }
@@ -161,12 +170,32 @@ static int sync_name(vecdb *db, vecdb_error *err)
     return status;
 }
 
+/* A restore that was cut off between its two renames has left nothing of this name. To make a new database
+ * here would hide that. */
+static int look_for_restore(vecdb *db, vecdb_error *err)
+{
+    size_t room = strlen(db->path) + sizeof VDB_RESTORING_SUFFIX;
+    char *path = vdb_alloc(&db->memory, room);
+    if (!path)
+        return vdb_fail_memory(err, room);
+    snprintf(path, room, "%s%s", db->path, VDB_RESTORING_SUFFIX);
+    enum vdb_path_kind kind;
+    int status = db->vfs->kind(db->vfs, path, &kind, err);
+    if (!status && kind == VDB_PATH_DIRECTORY)
+        status = vdb_fail(err, VECDB_BUSY,
+                          "%s is missing and %s is there: a restore is at work, or was cut off; then restore "
+                          "again, or remove the one and rename the newest %s.replaced-<n> back, if there is one", db->path, path,
+                          db->path);
+    vdb_free(&db->memory, path);
+    return status;
+}
+
 /* Look at the place before anything is made in it. */
 static int inspect_directory(vecdb *db, bool *create, vecdb_error *err)
 {
     struct vdb_vfs *vfs = db->vfs;
     enum vdb_path_kind kind;
-    struct directory_scan scan = {false, false};
+    struct directory_scan scan = {false, false, false};
     int mode = db->options.mode, status = vfs->kind(vfs, db->path, &kind, err);
     if (status)
         return status;
@@ -174,6 +203,12 @@ static int inspect_directory(vecdb *db, bool *create, vecdb_error *err)
         return vdb_fail(err, VECDB_INVALID, "%s is a file; a vecdb database is a directory", db->path);
     if (kind == VDB_PATH_DIRECTORY && (status = vfs->list(vfs, db->path, look_at_name, &scan, err)))
         return status;
+    if (kind == VDB_PATH_MISSING && (status = look_for_restore(db, err)))
+        return status;
+    if (!scan.has_catalog && scan.has_partial)
+        return vdb_fail(err, VECDB_CORRUPT,
+                        "%s holds a copy of a database that was cut off, or is being made (catalog.partial); remove it "
+                        "and make it again", db->path);
     if (!scan.has_catalog && scan.has_others)
         return vdb_fail(err, VECDB_INVALID,
                         "%s holds other files and no vecdb database; give the path of a new or an empty directory",
@@ -202,6 +237,8 @@ static int open_parts(vecdb *db, const struct vdb_io_hook *hook, vecdb_error *er
 {
     bool create = true;
     int status = open_vfs(db, hook, err);
+    if (!status && db->options.snapshot)
+        status = vdb_snapshot_enter(db, hook, err);
     if (status || (!db->is_memory && (status = inspect_directory(db, &create, err))))
         return status;
     struct vdb_catalog_options catalog = {.memory = &db->memory,
@@ -226,9 +263,9 @@ static int open_parts(vecdb *db, const struct vdb_io_hook *hook, vecdb_error *er
     return vdb_pool_new(&db->memory, threads, &db->pool, err);
 }
 
-/* Without slashes at the end, and from the root on: files are opened all the time, the application
- * may change its directory meanwhile. A directory that has no name any more leaves the path as it is. */
-static char *normal_path(struct vdb_memory *memory, const char *path)
+/* Files are opened all the time, the application may change its directory meanwhile. A directory that has
+ * no name any more leaves the path as it is. */
+char *vdb_path_normal(struct vdb_memory *memory, const char *path)
 {
     size_t length = strlen(path);
     while (length > 1 && path[length - 1] == '/')
@@ -258,6 +295,7 @@ static void free_database(vecdb *db)
     vdb_pool_free(db->pool);
     vdb_cache_free(db->cache);
     vdb_catalog_close(db->catalog);
+    vdb_snapshot_leave(db);
     if (db->vfs)
         db->vfs->end(db->vfs);
     if (db->inner_vfs && db->inner_vfs != db->vfs)
@@ -298,6 +336,7 @@ int vdb_database_open(const char *path, const vecdb_options *options, const stru
     vdb_memory_init(&db->memory, &copy.allocator);
     vdb_memory_keep_spare(&db->memory, copy.memory_bytes / SPARE_SHARE);
     db->options = copy;
+    db->hook = hook;
     db->is_memory = !strcmp(path, ":memory:");
     db->is_readonly = copy.mode == VECDB_OPEN_READONLY;
     db->fork_count = atomic_load(&fork_count);
@@ -307,7 +346,7 @@ int vdb_database_open(const char *path, const vecdb_options *options, const stru
     pthread_mutex_init(&db->worker_lock, NULL);
     pthread_cond_init(&db->worker_wakes, NULL);
     vdb_commit_init(&db->queue);
-    db->path = normal_path(&db->memory, path);
+    db->path = vdb_path_normal(&db->memory, path);
     if (!db->path)
         status = vdb_fail_memory(err, strlen(path));
     else if (db->is_memory && copy.mode != VECDB_OPEN_CREATE && copy.mode != VECDB_OPEN_NEW)

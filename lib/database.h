@@ -73,7 +73,7 @@ struct vecdb {
     struct vdb_memory memory;
     vecdb_options options;
     char *path; /* without a slash at the end */
-    bool is_memory, is_readonly;
+    bool is_memory, is_readonly, is_snapshot;
     unsigned fork_count; /* of the process that opened it; another one means that we are a child */
     struct vdb_vfs *vfs;
     struct vdb_vfs *inner_vfs; /* with faults: what `vfs` wraps */

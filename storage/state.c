@@ -469,21 +469,45 @@ int vdb_state_open(const struct vdb_state_options *options, struct vdb_state **o
     return VECDB_OK;
 }
 
+/* Is the open file still the one of that name? Whoever held it before may have removed it. */
+static bool is_current(const struct vdb_state *state)
+{
+    struct stat named, locked;
+    return !stat(state->path, &named) && !fstat(state->fd, &locked) && named.st_ino == locked.st_ino &&
+           named.st_dev == locked.st_dev;
+}
+
 int vdb_state_seize(const char *path, int *fd, vecdb_error *err)
 {
     struct vdb_state state = {.path = (char *)(uintptr_t)path};
-    state.fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0666);
-    if (state.fd < 0)
-        return vdb_fail_os(err, errno, "cannot open %s", path);
-    int os_error = poll_lock(&state, LOCK_U, F_WRLCK, deadline_after(USERS_WAIT_MS));
-    if (!os_error) {
-        *fd = state.fd;
-        return VECDB_OK;
-    }
-    close(state.fd);
-    if (os_error == EAGAIN)
+    uint64_t deadline_ns = deadline_after(USERS_WAIT_MS);
+    int os_error = 0;
+    do {
+        state.fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0666);
+        if (state.fd < 0)
+            return vdb_fail_os(err, errno, "cannot open %s", path);
+        os_error = poll_lock(&state, LOCK_U, F_WRLCK, deadline_ns);
+        if (!os_error && is_current(&state)) {
+            *fd = state.fd;
+            return VECDB_OK;
+        }
+        close(state.fd);
+    } while (!os_error && vdb_now_ns() < deadline_ns);
+    if (!os_error || os_error == EAGAIN)
         return vdb_fail(err, VECDB_BUSY, "%s: the database is open, here or in another process; close it first", path);
     return vdb_fail_os(err, os_error, "cannot lock %s", path);
+}
+
+int vdb_state_fill(const char *path, int fd, const unsigned char uuid[16], uint64_t sequence,
+                   const struct vdb_io_hook *hook, vecdb_error *err)
+{
+    struct vdb_state state = {.path = (char *)(uintptr_t)path, .fd = fd, .hook = hook};
+    unsigned char page[VDB_STATE_BYTES];
+    make_page(page, uuid);
+    vdb_store_u64(page + AT_SEQUENCE, word_of(sequence));
+    vdb_store_u64(page + AT_DURABLE, word_of(sequence));
+    int status = write_all(&state, 0, page, sizeof page, err);
+    return status ? status : sync_file(&state, err);
 }
 
 void vdb_state_release_all(int fd)

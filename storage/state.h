@@ -51,6 +51,9 @@ struct vdb_state_options {
  * name by then. */
 int vdb_state_seize(const char *path, int *fd, vecdb_error *err);
 void vdb_state_release_all(int fd);
+/* The file of a copy of a database that was seized: it knows the copy's uuid and number. Synced. */
+int vdb_state_fill(const char *path, int fd, const unsigned char uuid[16], uint64_t sequence,
+                   const struct vdb_io_hook *hook, vecdb_error *err);
 
 /* Open or make the file. Its uuid is zero when new; vdb_state_adopt gives it one. */
 int vdb_state_open(const struct vdb_state_options *options, struct vdb_state **state, vecdb_error *err);
