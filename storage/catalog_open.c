@@ -349,13 +349,20 @@ static int make_tables(struct vdb_connection *connection, const char *schema, ve
     return rc ? rc : vdb_execute(connection, "PRAGMA user_version = %llu", VDB_FORMAT_VERSION, err);
 }
 
+/* Everything here is synced as it is done, whatever durability the handle has: `state` is about to learn of this
+ * catalog and must not know one that a power cut takes. EXTRA syncs the directory when the rollback journal of
+ * the change to WAL is removed. If that journal came back beside a WAL, it would take page 1 back to the old mode;
+ * SQLite would go on with the WAL it sees, but never again when that is empty. */
 static int make_catalog(struct vdb_connection *connection, const char *schema, vecdb_error *err)
 {
     int n_reserved = VDB_CATALOG_RESERVE_BYTES;
+    bool durable = connection->catalog->durable;
     sqlite3_file_control(connection->sqlite, "main", SQLITE_FCNTL_RESERVE_BYTES, &n_reserved);
     int rc = vdb_execute(connection, "PRAGMA page_size = %llu", VDB_CATALOG_PAGE_BYTES, err);
     if (!rc)
         rc = vdb_execute(connection, "PRAGMA auto_vacuum = INCREMENTAL", 0, err);
+    if (!rc)
+        rc = set_one(connection, "synchronous", "EXTRA", "3", err);
     if (!rc)
         rc = set_one(connection, "journal_mode", "WAL", "wal", err);
     if (!rc)
@@ -366,7 +373,7 @@ static int make_catalog(struct vdb_connection *connection, const char *schema, v
         rc = vdb_execute(connection, "COMMIT", 0, err);
     if (rc && !sqlite3_get_autocommit(connection->sqlite))
         sqlite3_exec(connection->sqlite, "ROLLBACK", NULL, NULL, NULL);
-    return rc;
+    return rc ? rc : set_one(connection, "synchronous", durable ? "FULL" : "NORMAL", durable ? "2" : "1", err);
 }
 
 /* In the gate: look again, make the catalog if nobody has, keep the connection for writing. */
