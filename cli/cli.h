@@ -109,6 +109,9 @@ int cmd_info(const struct options *options);
 int cmd_check(const struct options *options);
 int cmd_compact(const struct options *options);
 int cmd_export(const struct options *options);
+int cmd_backup(const struct options *options);
+int cmd_restore(const struct options *options);
+int cmd_snapshot(const struct options *options);
 
 /* ---- the database, as the options say (database.c) ---- */
 

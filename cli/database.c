@@ -18,6 +18,7 @@ int cli_open(const struct options *options, int mode, vecdb **db, vecdb_error *e
     how.io = (int)options->io;
     how.threads = (int)options->threads;
     how.memory_bytes = options->memory_bytes;
+    how.snapshot = options->snapshot;
     if (options->busy_timeout_ms == 0)
         how.busy_timeout_ms = VECDB_NO_WAIT;
     else if (options->busy_timeout_ms != OPTION_UNSET)

@@ -50,6 +50,19 @@ const struct command command_list[] = {
     {"compact", "pack vectors, and give the space of deleted ones back", "DB",
      "Reading and writing may go on meanwhile. Ctrl-C ends it without loss.", "vecdb-cli compact notes.vecdb",
      FOR_COMPACT, 1, 1, cmd_compact},
+    {"backup", "copy the database to a new directory, while others use it", "DB DEST [--link]",
+     "The copy is a database like any other, of the moment at which the command began. DEST is new or empty.\n"
+     "Ctrl-C removes what was made.",
+     "vecdb-cli backup notes.vecdb /backups/notes-monday", FOR_BACKUP, 2, 2, cmd_backup},
+    {"restore", "put a backup in the place of a database", "BACKUP DB",
+     "A database that is there is kept as DB.replaced-1 (or -2, ...); nobody may have it open.",
+     "vecdb-cli restore /backups/notes-monday notes.vecdb", FOR_RESTORE, 2, 2, cmd_restore},
+    {"snapshot", "keep the state of now under a name; list and drop such names", "DB [NAME [--drop]]",
+     "Without a NAME the snapshots are listed. Other commands read one with --snapshot NAME.",
+     "vecdb-cli snapshot notes.vecdb before-import\n"
+     "  vecdb-cli query notes.vecdb notes --like moon-7 --snapshot before-import\n"
+     "  vecdb-cli snapshot notes.vecdb before-import --drop",
+     FOR_SNAPSHOT, 1, 2, cmd_snapshot},
     {"export", "write records to a file", "DB COLLECTION FILE [OPTION...]",
      "FILE.jsonl, or - for stdout, takes everything; import reads it back. FILE.npy, .fbin, .f16bin, .u8bin,\n"
      ".i8bin, .fvecs or .bvecs takes the vectors of one field, and --records the rest, line by line.\n"

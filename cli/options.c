@@ -99,6 +99,10 @@ static const struct option_spec specs[] = {
     {"keys-file", 0, TEXT, FOR_GET | FOR_DELETE, AT(keys_file), "FILE", "more keys, one a line; - is stdin", NULL, 0, 0, 0},
     {"text-keys", 0, FLAG, FOR_GET | FOR_DELETE | FOR_QUERY | FOR_SCAN, AT(text_keys), NULL, "take digits as text, too (default: 5 is the integer key)", NULL, 0, 0, 0},
 
+    {"link", 0, FLAG, FOR_BACKUP | FOR_RESTORE, AT(link), NULL, "share vector files by hard links, where that can be done: quick and small", NULL, 0, 0, 0},
+    {"drop", 0, FLAG, FOR_SNAPSHOT, AT(drop), NULL, "remove the snapshot of that name", NULL, 0, 0, 0},
+    {"snapshot", 0, TEXT, FOR_QUERY | FOR_GET | FOR_SCAN | FOR_INFO | FOR_CHECK | FOR_EXPORT | FOR_EVAL | FOR_BACKUP, AT(snapshot), "NAME", "of this snapshot, not of the database as it is now", NULL, 0, 0, 0},
+
     {"filter", 0, LATER, FOR_QUERY | FOR_EVAL | FOR_DELETE | FOR_SCAN | FOR_EXPORT, 0, "EXPR", NULL, NULL, 0, 0, 0},
     {"text", 0, LATER, FOR_QUERY, 0, "WORDS", NULL, NULL, 0, 0, 0},
     {"recall", 0, LATER, FOR_QUERY | FOR_EVAL, 0, "R", NULL, NULL, 0, 0, 0},

@@ -19,7 +19,10 @@ enum command_bit {
     FOR_COMPACT = 128,
     FOR_EXPORT = 256,
     FOR_EVAL = 512,
-    FOR_ALL = 1023
+    FOR_BACKUP = 1024,
+    FOR_RESTORE = 2048,
+    FOR_SNAPSHOT = 4096,
+    FOR_ALL = 8191
 };
 
 enum output_mode { MODE_DEFAULT = 0, MODE_TABLE, MODE_JSON, MODE_JSONL, MODE_CSV };
@@ -39,6 +42,7 @@ struct options {
     uint64_t durability;
     uint64_t io;
     uint64_t busy_timeout_ms; /* OPTION_UNSET: the library's default */
+    const char *snapshot;     /* NULL: the database itself */
 
     /* import and export */
     uint64_t metric, index, type, compression; /* OPTION_UNSET: not given */
@@ -70,6 +74,10 @@ struct options {
     bool text_keys;
     const char *after;
     const char *keys_file;
+
+    /* backup, restore, snapshot */
+    bool link;
+    bool drop;
 };
 
 #define DEFAULT_K 10
