@@ -24,9 +24,9 @@
  *   vecdb_results and vecdb_scan belong to one thread at a time.
  *   Any number of processes may open the same database, read it and write it.
  *   After fork() the child must not use handles it inherited (every call returns
- *   VECDB_MISUSE); it opens the database again. While a process forks, none of its threads may be
- *   in a call, and no scan open, on a database that the child will open: SQLite's record of locks
- *   is copied with the process, and the child would take the parent's locks for its own.
+ *   VECDB_MISUSE); it may open the database again. A process may fork at any moment, whatever its
+ *   other threads are doing. (Where the system has no open-file-description locks, unlike Linux, no
+ *   call may be in progress and no scan open then, on a database that the child will open.)
  *
  * DURABILITY
  *   When a writing call returns VECDB_OK its records are on stable storage and every search

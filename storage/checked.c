@@ -23,6 +23,9 @@
  * A damaged page is answered with SQLITE_IOERR_DATA: like every I/O error it rolls back the whole
  * transaction, where SQLITE_CORRUPT would undo one statement and leave the rest to be committed.
  *
+ * The locks of a main file, and the WAL's index, are the shim's own where it is built upon SQLite's VFS for
+ * Unix (checked_locks.h says why); upon any other they are those of the VFS beneath.
+ *
  * Rejected: to decide by byte 20 of page 1 whether a file is checked (as SQLite's own cksumvfs does):
  * pages that are spilled before page 1 would stay unstamped. Every main file opened through this VFS
  * is a checked one.
@@ -174,10 +177,17 @@ static int verify_main(struct checked_file *file, void *bytes, int n_bytes, sqli
 
 /* ---- the methods of a file */
 
+static bool has_locks(const struct checked_file *file)
+{
+    return file->checked->has_locks && file->kind == FILE_MAIN;
+}
+
 static int file_close(sqlite3_file *self)
 {
     struct checked_file *file = checked_of(self);
     int rc = file->inner->pMethods ? file->inner->pMethods->xClose(file->inner) : SQLITE_OK;
+    if (has_locks(file))
+        vdb_locks_release(&file->locks);
     vdb_free(file->checked->memory, file->page);
     file->page = NULL;
     return rc;
@@ -264,17 +274,22 @@ static int file_lock(sqlite3_file *self, int level)
 {
     struct checked_file *file = checked_of(self);
     int rc = vdb_checked_fault(file->checked, VDB_IO_LOCK, file->name, SQLITE_IOERR_LOCK);
-    return rc ? rc : file->inner->pMethods->xLock(file->inner, level);
+    if (rc)
+        return rc;
+    return has_locks(file) ? vdb_locks_raise(&file->locks, level) : file->inner->pMethods->xLock(file->inner, level);
 }
 
 static int file_unlock(sqlite3_file *self, int level)
 {
-    return checked_of(self)->inner->pMethods->xUnlock(checked_of(self)->inner, level);
+    struct checked_file *file = checked_of(self);
+    return has_locks(file) ? vdb_locks_lower(&file->locks, level) : file->inner->pMethods->xUnlock(file->inner, level);
 }
 
 static int file_check_reserved_lock(sqlite3_file *self, int *reserved)
 {
-    return checked_of(self)->inner->pMethods->xCheckReservedLock(checked_of(self)->inner, reserved);
+    struct checked_file *file = checked_of(self);
+    return has_locks(file) ? vdb_locks_reserved(&file->locks, reserved)
+                           : file->inner->pMethods->xCheckReservedLock(file->inner, reserved);
 }
 
 /* SQLite ignores what CKPT_START answers, so a failure is kept for the writes that follow. */
@@ -319,7 +334,8 @@ static int file_shm_map(sqlite3_file *self, int region, int n_bytes, int extend,
         *at = NULL;
         return rc;
     }
-    rc = file->inner->pMethods->xShmMap(file->inner, region, n_bytes, extend, at);
+    rc = has_locks(file) ? vdb_locks_shm_map(&file->locks, region, n_bytes, extend, at)
+                         : file->inner->pMethods->xShmMap(file->inner, region, n_bytes, extend, at);
     if (region == 0) {
         file->index = *at;
         /* READONLY without a region: SQLite goes on with an index in memory of its own. */
@@ -336,12 +352,16 @@ static int file_shm_lock(sqlite3_file *self, int offset, int n, int flags)
         if (rc)
             return rc;
     }
-    return file->inner->pMethods->xShmLock(file->inner, offset, n, flags);
+    return has_locks(file) ? vdb_locks_shm_lock(&file->locks, offset, n, flags)
+                           : file->inner->pMethods->xShmLock(file->inner, offset, n, flags);
 }
 
 static void file_shm_barrier(sqlite3_file *self)
 {
-    checked_of(self)->inner->pMethods->xShmBarrier(checked_of(self)->inner);
+    if (has_locks(checked_of(self)))
+        atomic_fetch_add(&checked_of(self)->checked->n_barriers, 1); /* sequentially consistent, as a fence is */
+    else
+        checked_of(self)->inner->pMethods->xShmBarrier(checked_of(self)->inner);
 }
 
 static int file_shm_unmap(sqlite3_file *self, int remove)
@@ -349,7 +369,10 @@ static int file_shm_unmap(sqlite3_file *self, int remove)
     struct checked_file *file = checked_of(self);
     file->index = NULL;
     file->wal_seen = false;
-    return file->inner->pMethods->xShmUnmap(file->inner, remove);
+    if (!has_locks(file))
+        return file->inner->pMethods->xShmUnmap(file->inner, remove);
+    vdb_locks_shm_unmap(&file->locks, remove);
+    return SQLITE_OK;
 }
 
 static const sqlite3_io_methods methods = {
@@ -391,6 +414,7 @@ static int vfs_open(sqlite3_vfs *vfs, const char *name, sqlite3_file *self, int 
     file->kind = kind_of(name, flags);
     file->inner = (sqlite3_file *)(void *)(file + 1);
     file->inner->pMethods = NULL;
+    file->locks = (struct vdb_locks){.memory = checked->memory, .fd = -1, .index_fd = -1};
     int rc = vdb_checked_fault(checked, VDB_IO_OPEN, name, SQLITE_CANTOPEN);
     if (rc)
         return rc;
@@ -404,6 +428,14 @@ static int vfs_open(sqlite3_vfs *vfs, const char *name, sqlite3_file *self, int 
     if (file->kind == FILE_WAL && checked->readonly)
         flags = (flags & ~(SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE)) | SQLITE_OPEN_READONLY;
     rc = checked->base->xOpen(checked->base, name, file->inner, flags, out_flags);
+    if (!rc && has_locks(file)) {
+        bool readonly = (out_flags ? *out_flags : flags) & SQLITE_OPEN_READONLY;
+        rc = vdb_locks_init(&file->locks, checked->memory, name, readonly);
+        if (rc) {
+            file->inner->pMethods->xClose(file->inner);
+            file->inner->pMethods = NULL;
+        }
+    }
     if (file->inner->pMethods) /* SQLite wants xClose then, also after a failure */
         file->file.pMethods = &methods;
     if (!file->inner->pMethods) {
@@ -532,7 +564,11 @@ int vdb_checked_new(const struct vdb_checked_options *options, struct vdb_checke
     checked->state = options->state;
     checked->hook = options->hook;
     checked->readonly = options->readonly;
-    checked->base = options->base ? options->base : sqlite3_vfs_find(NULL);
+    checked->base = options->base ? options->base : vdb_locks_base();
+    checked->has_locks = !options->base && checked->base;
+    if (!checked->base)
+        checked->base = sqlite3_vfs_find(NULL);
+    vdb_locks_watch_forks();
     pthread_mutex_init(&checked->mutex, NULL);
     snprintf(checked->name, sizeof checked->name, "vecdb-%llu",
              (unsigned long long)atomic_fetch_add(&last_number, 1) + 1);

@@ -11,6 +11,7 @@
 #include <stdatomic.h>
 
 #include "checked.h"
+#include "checked_locks.h"
 
 #define PAGE_BYTES VDB_CATALOG_PAGE_BYTES
 #define SUMMED_BYTES (PAGE_BYTES - VDB_CATALOG_RESERVE_BYTES)
@@ -31,8 +32,10 @@ struct vdb_checked {
     char *path;     /* the catalog's, as SQLite will name it */
     char *wal_path; /* a name that SQLite's VFS takes for a WAL's */
     bool readonly;
+    bool has_locks; /* the locks of main files are ours, not those of `base` */
     _Atomic bool is_encrypted;
     _Atomic uint64_t n_read, n_written;
+    _Atomic unsigned n_barriers;
     pthread_mutex_t mutex; /* of what follows */
     bool damaged;
     char sentence[256];
@@ -53,6 +56,7 @@ struct checked_file {
     bool wal_seen;              /* kind MAIN: SQLite has looked into the WAL, with or without `index` */
     const volatile void *index; /* kind MAIN: region 0 of the WAL's index, when it is mapped */
     struct checked_file *main;  /* kind WAL: the main file of the same connection */
+    struct vdb_locks locks;     /* kind MAIN, when the shim has the locks */
     unsigned char *page;        /* for copies. Kind MAIN: PAGE_BYTES; WAL: two frames less 16 bytes */
 };
 

@@ -51,12 +51,7 @@
 #include "base/bytes.h"
 #include "base/error.h"
 #include "base/threads.h"
-
-#ifdef F_OFD_SETLK
-#define SET_LOCK F_OFD_SETLK
-#else
-#define SET_LOCK F_SETLK
-#endif
+#include "lock_file.h"
 
 #define STATE_VERSION 0
 #define STATIC_BYTES 40
@@ -191,18 +186,8 @@ static int ask_hook(const struct vdb_state *state, enum vdb_io_op op)
 /* One attempt. 0, EAGAIN when another has it, or what else went wrong. */
 static int set_lock(const struct vdb_state *state, int byte, short type)
 {
-    struct flock lock = {.l_type = type, .l_whence = SEEK_SET, .l_start = byte, .l_len = 1};
-    if (type != F_UNLCK) {
-        int os_error = ask_hook(state, VDB_IO_LOCK);
-        if (os_error)
-            return os_error;
-    }
-    while (fcntl(state->fd, SET_LOCK, &lock)) {
-        if (errno == EINTR)
-            continue;
-        return errno == EACCES ? EAGAIN : errno;
-    }
-    return 0;
+    int os_error = type == F_UNLCK ? 0 : ask_hook(state, VDB_IO_LOCK);
+    return os_error ? os_error : vdb_lock_file_set(state->fd, type, byte, 1);
 }
 
 static void sleep_ns(uint64_t ns)
@@ -248,8 +233,9 @@ static int write_all(const struct vdb_state *state, size_t at, const void *bytes
 static int sync_file(const struct vdb_state *state, vecdb_error *err)
 {
     int os_error = ask_hook(state, VDB_IO_SYNC);
-    if (!os_error && fdatasync(state->fd))
-        os_error = errno;
+    while (!os_error && fdatasync(state->fd))
+        if (errno != EINTR)
+            os_error = errno;
     return os_error ? vdb_fail_os(err, os_error, "cannot sync %s", state->path) : VECDB_OK;
 }
 
@@ -264,8 +250,11 @@ static int sync_directory(struct vdb_state *state, vecdb_error *err)
         return vdb_fail_memory(err, strlen(state->path));
     int os_error = ask_hook(state, VDB_IO_DIRECTORY);
     int fd = os_error ? -1 : open(directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (!os_error && (fd < 0 || fsync(fd)))
+    if (!os_error && fd < 0)
         os_error = errno;
+    while (!os_error && fsync(fd))
+        if (errno != EINTR)
+            os_error = errno;
     if (fd >= 0)
         close(fd);
     vdb_free(state->memory, directory);
@@ -283,15 +272,15 @@ static int open_file(struct vdb_state *state, bool readonly, vecdb_error *err)
         return vdb_fail_os(err, os_error, "cannot open %s", state->path);
     state->fd = -1;
     if (!readonly) {
-        state->fd = open(state->path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0666);
-        if (state->fd < 0 && errno != EACCES && errno != EPERM && errno != EROFS)
-            return vdb_fail_os(err, errno, "cannot open %s", state->path);
+        os_error = vdb_lock_file_open(state->path, O_RDWR | O_CREAT | O_NONBLOCK, 0666, &state->fd);
+        if (os_error && os_error != EACCES && os_error != EPERM && os_error != EROFS)
+            return vdb_fail_os(err, os_error, "cannot open %s", state->path);
         state->writable = state->fd >= 0;
     }
     if (state->fd < 0) {
-        state->fd = open(state->path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK); /* of a pipe it would wait */
-        if (state->fd < 0 && errno != ENOENT)
-            return vdb_fail_os(err, errno, "cannot open %s", state->path);
+        os_error = vdb_lock_file_open(state->path, O_RDONLY | O_NONBLOCK, 0, &state->fd); /* of a pipe it would wait */
+        if (os_error && os_error != ENOENT)
+            return vdb_fail_os(err, os_error, "cannot open %s", state->path);
     }
     return VECDB_OK;
 }
@@ -309,9 +298,14 @@ static int read_file(struct vdb_state *state, unsigned char *page, bool *absent,
     if (os_error)
         return vdb_fail_os(err, os_error, "cannot read %s", state->path);
     memset(page, 0, VDB_STATE_BYTES);
-    ssize_t n = pread(state->fd, page, VDB_STATE_BYTES, 0);
-    if (n < 0)
-        return vdb_fail_os(err, errno, "cannot read %s", state->path);
+    for (size_t done = 0; done < VDB_STATE_BYTES;) {
+        ssize_t n = pread(state->fd, page + done, VDB_STATE_BYTES - done, (off_t)done);
+        if (n < 0 && errno != EINTR)
+            return vdb_fail_os(err, errno, "cannot read %s", state->path);
+        if (n == 0)
+            break;
+        done += n > 0 ? (size_t)n : 0;
+    }
     if (all_zero(page, VDB_STATE_BYTES) && status.st_size <= VDB_STATE_BYTES) {
         make_page(page, no_uuid);
         *absent = !state->writable;
@@ -512,16 +506,14 @@ int vdb_state_fill(const char *path, int fd, const unsigned char uuid[16], uint6
 
 void vdb_state_release_all(int fd)
 {
-    if (fd >= 0)
-        close(fd);
+    vdb_lock_file_close(fd);
 }
 
 void vdb_state_close(struct vdb_state *state)
 {
     if (!state)
         return;
-    if (state->fd >= 0)
-        close(state->fd); /* and with the description go its locks */
+    vdb_lock_file_close(state->fd); /* and with the description go its locks */
     if (state->mapped)
         munmap(state->page, VDB_STATE_BYTES);
     else
@@ -532,12 +524,10 @@ void vdb_state_close(struct vdb_state *state)
     vdb_free(state->memory, state);
 }
 
-/* The description is shared with the parent, and so are its locks: close() here gives none of them
- * up, and without it they would outlive the parent. */
+/* The descriptor itself is closed by lock_file.c, which knows it before this object is complete. */
 void vdb_state_forked(struct vdb_state *state)
 {
     if (state && state->fd >= 0) {
-        close(state->fd);
         state->fd = -1;
         state->writable = false;
     }
