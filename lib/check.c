@@ -1,198 +1,242 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * lib/check.c - reading everything and comparing it with what it should be
+ * lib/check.c - reading every byte, and comparing all with all that it refers to
  *
- *   1. the catalog: every page's checksum, every frame of its log, SQLite's integrity check
- *   2. of every field: extents that do not interleave, every page's checksum, from the files themselves
- *   3. against each other: every slot of a page or of the tail has a record or is dead, and every record
- *      that the counts promise is there
+ *   1. `state`, and the catalog's number against it
+ *   2. the catalog: every page's checksum and every frame of its log; then SQLite's integrity check; then the
+ *      tables against sense                                                      storage/catalog_check.c
+ *   3. every collection: records, dead slots and tails against each other        check_collection.c
+ *   4. every extent: footer, gaps, every page, from the files themselves; slots against records, values against
+ *      the field                                                                 check_vectors.c
+ *   5. every named snapshot likewise: it is a database inside of the database
+ *
+ * A problem says where it is, and what it means: which collection, how many records, from which key to which. To
+ * know that, the records of a damaged page are looked up by their slots; that is why pages are read after the
+ * records, and why nothing is told twice.
+ *
+ * A check goes on behind whatever it finds, as far as it can: a damaged page of the catalog may cost the answers
+ * about one collection, a missing file those about one field. What cannot be read at all is itself a problem,
+ * a failing disk's too; only a lack of memory, or a wish to stop, ends the check.
+ *
+ * Beside writers. A collection is read in one transaction, and its files are opened in it; then the transaction is
+ * ended, and the pages are read, however long that takes: no bytes of a committed extent ever change, and files
+ * that a compaction unlinks stay readable. A file that is missing is looked for again in a later transaction;
+ * only when there is none, it is missed.
+ *
+ * Rejected: to check through views, as searches read. One damaged footer makes a view impossible, and with it a
+ * word about all the rest.
  */
-#include "database.h"
+#include "check.h"
 
+#include <stdarg.h>
 #include <stdio.h>
 
-struct check {
-    vecdb *db;
-    const vecdb_work *request;
-    vecdb_problem_fn each;
-    void *context;
-    uint64_t n_problems;
-    struct vdb_stop stop;
-    char file[64]; /* that is being looked at */
-};
+#define MESSAGE_BYTES 1024
+#define CATALOG "catalog.sqlite"
 
-static void tell(void *context, const char *message)
+/* ------------------------------------------------------------------ telling */
+
+void vdb_check_tell(struct vdb_check *check, const char *file, const char *collection, const char *format, ...)
 {
-    struct check *check = context;
-    vecdb_problem problem = {.file = check->file, .message = message};
+    char message[MESSAGE_BYTES], path[128];
+    va_list args;
+    va_start(args, format);
+    vsnprintf(message, sizeof message, format, args);
+    va_end(args);
+    snprintf(path, sizeof path, "%s%s", check->prefix, file);
+    vecdb_problem problem = {
+        .file = path, .message = message, .kind = VECDB_PROBLEM_DAMAGED, .collection = collection};
     check->n_problems++;
     if (check->each)
         check->each(check->context, &problem);
 }
 
-static int report(struct check *check, uint64_t done, uint64_t total, vecdb_error *err)
+const char *vdb_check_advice(struct vdb_check *check, char *out, size_t room)
 {
-    vecdb_progress progress = {.phase = "check", .done = done, .total = total};
+    if (*check->prefix)
+        snprintf(out, room, "; the snapshot can be dropped, the database itself has a copy of its own");
+    else
+        snprintf(out, room, "; restore from a backup or run \"vecdb-cli repair %.200s\"", check->home);
+    return out;
+}
+
+int vdb_check_step(struct vdb_check *check, vecdb_error *err)
+{
     const vecdb_work *request = check->request;
+    uint64_t total = check->n_total > check->n_bytes ? check->n_total : check->n_bytes;
+    vecdb_progress progress = {.phase = "check", .done = check->n_bytes, .total = total};
     if (request && request->progress && request->progress(request->progress_context, &progress))
         return vdb_fail(err, VECDB_INTERRUPTED, "the check was interrupted");
-    return vdb_stop_check(&check->stop, err);
+    return vdb_stop_check(check->stop, err);
 }
 
-/* Damage that keeps a call from going on is a finding, not a failure of the check. */
-static int absorb(struct check *check, int status, const vecdb_error *err)
+/* What keeps the check from reading something is a finding; the check goes on elsewhere. */
+static int absorb(struct vdb_check *check, const char *what, int status, const vecdb_error *err)
 {
-    if (status != VECDB_CORRUPT)
+    char advice[300];
+    if (status != VECDB_CORRUPT && status != VECDB_IO && status != VECDB_NEWER)
         return status;
-    tell(check, err->message);
+    vdb_check_tell(check, CATALOG, NULL, "%s: %s%s", what, err->message,
+                   vdb_check_advice(check, advice, sizeof advice));
     return VECDB_OK;
 }
 
-/* ------------------------------------------------------------------ slots against records */
+/* ------------------------------------------------------------------ the catalog */
 
-struct slot_sets {
-    struct vdb_slots *records;
-    uint64_t n_records;
+/* A sentence of the shim's, or of SQLite's: the file's name stands in front of it. */
+static void tell_catalog(void *context, const char *message)
+{
+    struct vdb_check *check = context;
+    char advice[300];
+    const char *file = !strncmp(message, CATALOG "-wal", strlen(CATALOG "-wal")) ? CATALOG "-wal" : CATALOG;
+    if (!strncmp(message, file, strlen(file)) && !strncmp(message + strlen(file), ": ", 2))
+        message += strlen(file) + 2;
+    vdb_check_tell(check, file, NULL, "%s%s", message, vdb_check_advice(check, advice, sizeof advice));
+}
+
+static void tell_table(void *context, const char *collection, const char *message)
+{
+    struct vdb_check *check = context;
+    char advice[300];
+    vdb_check_advice(check, advice, sizeof advice);
+    if (collection)
+        vdb_check_tell(check, CATALOG, collection, "collection \"%.80s\": %s%s", collection, message, advice);
+    else
+        vdb_check_tell(check, CATALOG, NULL, "%s%s", message, advice);
+}
+
+struct lists {
+    struct vdb_check *check;
+    uint64_t *ids;
+    size_t n_ids;
+    struct vdb_snapshot_name *snapshots;
+    size_t n_snapshots;
+    vecdb_error *err;
 };
 
-static int note_record(void *context, const struct vdb_record_row *row)
+static int list_collection(void *context, const struct vdb_collection_row *row)
 {
-    struct slot_sets *sets = context;
-    vdb_slots_add(sets->records, row->slot);
-    sets->n_records++;
+    struct lists *lists = context;
+    uint64_t *ids = vdb_realloc_array(&lists->check->db->memory, lists->ids, lists->n_ids + 1, sizeof *ids);
+    if (!ids)
+        return vdb_fail_memory(lists->err, sizeof *ids);
+    lists->ids = ids;
+    ids[lists->n_ids++] = row->id;
     return VECDB_OK;
 }
 
-static void check_block(struct check *check, const struct vdb_view *view, const struct vdb_view_field *field,
-                        const struct slot_sets *sets, const struct vdb_block *block)
+static int list_snapshot(void *context, const struct vdb_snapshot_name *snapshot)
 {
-    uint32_t n_orphans = 0, first = 0;
-    for (uint32_t row = 0; row < block->n_rows; row++) {
-        uint32_t slot = vdb_block_slot(block, row);
-        if (vdb_slots_has(sets->records, slot) || vdb_slots_has(view->dead->set, slot))
-            continue;
-        if (!n_orphans++)
-            first = slot;
-    }
-    if (!n_orphans)
-        return;
-    char message[256];
-    snprintf(message, sizeof message,
-             "collection \"%.80s\": %u vectors of field \"%.80s\", from slot %u on, belong to no record",
-             view->row.name, n_orphans, field->row.name, first);
-    tell(check, message);
-}
-
-static int check_extent(struct check *check, const struct vdb_view *view, const struct vdb_view_field *field,
-                        const struct slot_sets *sets, struct vdb_segment *segment, vecdb_error *err)
-{
-    uint64_t before = check->n_problems;
-    snprintf(check->file, sizeof check->file, "vectors-%llu-%llu", (unsigned long long)field->row.id,
-             (unsigned long long)segment->file->generation);
-    int status = absorb(check, vdb_extent_check(segment->extent, tell, check, err), err);
-    if (status || check->n_problems > before)
-        return status; /* damaged pages cannot be compared with records */
-    for (uint32_t page = 0; page < segment->ref.n_pages; page++) {
-        struct vdb_block block;
-        if ((status = vdb_stop_check(&check->stop, err)))
-            return status;
-        status = vdb_extent_pin(segment->extent, page, &block, NULL, err);
-        if (status)
-            return absorb(check, status, err);
-        check_block(check, view, field, sets, &block);
-        vdb_extent_unpin(segment->extent, &block);
-    }
+    struct lists *lists = context;
+    struct vdb_snapshot_name *snapshots = vdb_realloc_array(&lists->check->db->memory, lists->snapshots,
+                                                            lists->n_snapshots + 1, sizeof *snapshots);
+    if (!snapshots)
+        return vdb_fail_memory(lists->err, sizeof *snapshots);
+    lists->snapshots = snapshots;
+    snapshots[lists->n_snapshots++] = *snapshot;
     return VECDB_OK;
 }
 
-static int check_view(struct check *check, const struct vdb_view *view, const struct slot_sets *sets, vecdb_error *err)
+/* For progress: what is to be read of vector files. */
+static int sum_extents(struct vdb_connection *c, struct vdb_check *check, vecdb_error *err)
 {
-    int status = VECDB_OK;
-    for (size_t f = 0; f < view->n_fields && !status; f++) {
-        const struct vdb_view_field *field = &view->fields[f];
-        for (size_t i = 0; i < field->n_segments && !status; i++)
-            status = check_extent(check, view, field, sets, field->segments[i], err);
-        struct vdb_view_blocks source;
-        struct vdb_blocks blocks;
-        snprintf(check->file, sizeof check->file, "catalog.sqlite");
-        vdb_view_get_blocks(&source, field, &blocks);
-        for (size_t i = blocks.n_blocks - field->n_pieces; i < blocks.n_blocks && !status; i++) {
-            struct vdb_block block;
-            if ((status = blocks.pin(blocks.context, i, &block, err)))
-                break;
-            check_block(check, view, field, sets, &block);
-            blocks.unpin(blocks.context, &block);
-        }
-    }
+    uint64_t n_bytes;
+    int status = vdb_catalog_check_size(c, &n_bytes, err);
+    check->n_total += status ? 0 : n_bytes;
     return status;
 }
 
-static int check_collection(struct check *check, vecdb_collection *collection, vecdb_error *err)
+static int check_tables(struct vdb_check *check, struct lists *lists, vecdb_error *err)
 {
-    struct vdb_view *view;
     struct vdb_connection *c;
-    uint64_t sequence;
-    struct slot_sets sets = {.records = vdb_slots_new()};
-    snprintf(check->file, sizeof check->file, "catalog.sqlite");
-    if (!sets.records)
-        return vdb_fail_memory(err, 64);
-    int status = vdb_view_acquire(collection, &view, &c, &sequence, err);
-    if (status) {
-        vdb_slots_free(sets.records);
-        return status == VECDB_NOT_FOUND ? VECDB_OK : absorb(check, status, err);
-    }
-    status = vdb_records_keys(c, view->row.store, 0, UINT32_MAX, note_record, &sets, err);
+    uint64_t visible = 0, sequence;
+    char advice[300];
+    int known = vdb_state_sequence(check->db->state, &visible, err); /* before the transaction: see state.h */
+    if (known)
+        vdb_check_tell(check, "state", NULL, "%s", err->message);
+    int status = vdb_read_begin(check->db->catalog, &c, &sequence, err);
+    if (status)
+        return absorb(check, "it cannot be read", status, err);
+    if (!known && sequence < visible)
+        vdb_check_tell(check, CATALOG, NULL, "its last commits are lost: it is at %llu, state says %llu%s",
+                       (unsigned long long)sequence, (unsigned long long)visible,
+                       vdb_check_advice(check, advice, sizeof advice));
+    if ((status = vdb_catalog_check_tables(c, tell_table, check, err)))
+        status = absorb(check, "its tables cannot be checked", status, err);
+    if (!status && (status = sum_extents(c, check, err)))
+        status = absorb(check, "the list of extents cannot be read", status, err);
+    if (!status && (status = vdb_collection_each(c, list_collection, lists, err)))
+        status = absorb(check, "the list of collections cannot be read", status, err);
+    if (!status && (status = vdb_catalog_check_snapshots(c, list_snapshot, lists, err)))
+        status = absorb(check, "the list of snapshots cannot be read", status, err);
     vdb_read_end(c);
-    if (status) {
-        status = absorb(check, status, err);
-    } else {
-        char message[256];
-        snprintf(message, sizeof message, "collection \"%.80s\" has %llu records, its count says %llu", view->row.name,
-                 (unsigned long long)sets.n_records, (unsigned long long)view->row.n_records);
-        if (sets.n_records != view->row.n_records)
-            tell(check, message);
-        status = check_view(check, view, &sets, err);
+    return status;
+}
+
+static int check_database(struct vdb_check *check, struct lists *lists, vecdb_error *err)
+{
+    vecdb *db = check->db;
+    int status = vdb_check_step(check, err);
+    if (status)
+        return status;
+    if ((status = vdb_state_check(db->state, err))) {
+        if (status != VECDB_CORRUPT)
+            return status;
+        vdb_check_tell(check, "state", NULL, "%s; it is made anew when it is removed while nobody has the database open",
+                       err->message);
     }
-    vdb_slots_free(sets.records);
-    vdb_view_release(view);
+    if ((status = vdb_catalog_check(db->catalog, tell_catalog, check, err)))
+        status = absorb(check, "it cannot be read", status, err);
+    if (!status)
+        status = check_tables(check, lists, err);
+    for (size_t i = 0; i < lists->n_ids && !status; i++)
+        status = vdb_check_one_collection(check, lists->ids[i], err);
+    return status;
+}
+
+/* ------------------------------------------------------------------ snapshots */
+
+static int check_snapshot(struct vdb_check *check, const struct vdb_snapshot_name *snapshot, vecdb_error *err)
+{
+    vecdb *db = check->db, *opened;
+    vecdb_options options = db->options;
+    char prefix[40], advice[300];
+    options.mode = VECDB_OPEN_READONLY;
+    options.snapshot = snapshot->name;
+    options.scrub_bytes_per_second = 0;
+    options.threads = VECDB_THREADS_NONE;
+    snprintf(prefix, sizeof prefix, "snapshot-%llu/", (unsigned long long)snapshot->id);
+    struct vdb_check inner = *check;
+    inner.prefix = prefix;
+    int status = vdb_database_open(db->path, &options, db->hook, &opened, err);
+    if (status == VECDB_NOT_FOUND || status == VECDB_BUSY)
+        return VECDB_OK; /* dropped meanwhile */
+    if (status == VECDB_NOMEM || status == VECDB_INTERRUPTED)
+        return status;
+    if (status) {
+        vdb_check_tell(&inner, "", NULL, "snapshot \"%.80s\" cannot be opened: %s%s", snapshot->name, err->message,
+                       vdb_check_advice(&inner, advice, sizeof advice));
+        check->n_problems = inner.n_problems;
+        return VECDB_OK;
+    }
+    struct lists lists = {.check = &inner, .err = err};
+    inner.db = opened;
+    status = check_database(&inner, &lists, err);
+    vdb_free(&opened->memory, lists.ids);
+    vdb_free(&opened->memory, lists.snapshots);
+    vecdb_close(opened);
+    check->n_problems = inner.n_problems;
+    check->n_bytes = inner.n_bytes;
+    check->n_total = inner.n_total;
     return status;
 }
 
 /* ------------------------------------------------------------------ the call */
 
-struct check_list {
-    struct check *check;
-    uint64_t *ids;
-    size_t n;
-    vecdb_error *err;
-};
-
-static int list_id(void *context, const struct vdb_collection_row *row)
+static const char *last_part(const char *path)
 {
-    struct check_list *list = context;
-    uint64_t *ids = vdb_realloc_array(&list->check->db->memory, list->ids, list->n + 1, sizeof *ids);
-    if (!ids)
-        return vdb_fail_memory(list->err, sizeof *ids);
-    list->ids = ids;
-    ids[list->n++] = row->id;
-    return VECDB_OK;
-}
-
-static int check_catalog(struct check *check, struct check_list *list, vecdb_error *err)
-{
-    vecdb *db = check->db;
-    struct vdb_connection *c;
-    uint64_t sequence;
-    snprintf(check->file, sizeof check->file, "catalog.sqlite");
-    int status = absorb(check, vdb_catalog_check(db->catalog, tell, check, err), err);
-    if (status || check->n_problems)
-        return status; /* what a damaged catalog says about the rest is not worth comparing */
-    status = absorb(check, vdb_read_begin(db->catalog, &c, &sequence, err), err);
-    if (status || check->n_problems)
-        return status;
-    status = vdb_collection_each(c, list_id, list, err);
-    vdb_read_end(c);
-    return absorb(check, status, err);
+    const char *slash = strrchr(path, '/');
+    return slash && slash[1] ? slash + 1 : path;
 }
 
 int vecdb_check(vecdb *db, const vecdb_work *request, vecdb_problem_fn each, void *context, uint64_t *n_problems,
@@ -204,23 +248,23 @@ int vecdb_check(vecdb *db, const vecdb_work *request, vecdb_problem_fn each, voi
         return status;
     if (request && request->size < sizeof *request)
         return vdb_fail(err, VECDB_MISUSE, "vecdb_work.size must be sizeof(vecdb_work)");
-    struct check check = {.db = db, .request = request, .each = each, .context = context};
-    struct check_list list = {.check = &check, .err = &own};
-    vdb_stop_init(&check.stop, db, 0);
-    status = report(&check, 0, 0, &own);
+    struct vdb_stop stop;
+    struct vdb_check check = {.db = db,
+                              .request = request,
+                              .each = each,
+                              .context = context,
+                              .home = last_part(db->path),
+                              .prefix = "",
+                              .stop = &stop};
+    struct lists lists = {.check = &check, .err = &own};
+    vdb_stop_init(&stop, db, 0);
+    status = check_database(&check, &lists, &own);
+    for (size_t i = 0; i < lists.n_snapshots && !status; i++)
+        status = check_snapshot(&check, &lists.snapshots[i], &own);
     if (!status)
-        status = check_catalog(&check, &list, &own);
-    for (size_t i = 0; i < list.n && !status; i++) {
-        vecdb_collection *collection;
-        status = report(&check, i + 1, list.n + 1, &own);
-        if (!status)
-            status = vdb_collection_handle(db, list.ids[i], &collection, &own);
-        if (!status)
-            status = check_collection(&check, collection, &own);
-    }
-    if (!status)
-        status = report(&check, list.n + 1, list.n + 1, &own);
-    vdb_free(&db->memory, list.ids);
+        status = vdb_check_step(&check, &own);
+    vdb_free(&db->memory, lists.ids);
+    vdb_free(&db->memory, lists.snapshots);
     if (status && err)
         *err = own;
     if (!status && n_problems)

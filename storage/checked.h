@@ -65,9 +65,20 @@ int vdb_checked_test_header(struct vdb_checked *checked, vecdb_error *err);
 void vdb_checked_get_bytes(const struct vdb_checked *checked, uint64_t *n_read, uint64_t *n_written);
 
 /* Verify every page of the main file, and every committed frame of the WAL, through the VFS of an
- * open connection (never by opening the file). Tells each problem. */
+ * open connection (never by opening the file), in its read transaction. Tells each problem. */
 int vdb_checked_scrub(struct vdb_checked *checked, sqlite3 *connection,
                       void (*each)(void *context, const char *message), void *context, vecdb_error *err);
+
+/* The same in pieces of at most `limit` pages or frames, each in a read transaction of its own. A cursor of zeros
+ * begins, and is of zeros again at the end. `n_bytes`: how much was read. */
+struct vdb_scrub_cursor {
+    uint32_t n_pages, n_frames; /* done */
+    uint32_t salt2;             /* of the WAL that the frames are of */
+    bool has_main;              /* all pages of the main file were looked at */
+};
+int vdb_checked_scrub_some(struct vdb_checked *checked, sqlite3 *connection, struct vdb_scrub_cursor *cursor,
+                           uint32_t limit, void (*each)(void *context, const char *message), void *context,
+                           uint64_t *n_bytes, vecdb_error *err);
 
 /* A memory VFS for SQLite. Several connections of one process may share a name in it. */
 int vdb_memory_sqlite_vfs(struct vdb_memory *memory, sqlite3_vfs **vfs, vecdb_error *err);

@@ -85,5 +85,8 @@ struct vdb_wal_walk {
     uint32_t n_valid;
 };
 int vdb_checked_walk_wal(struct vdb_checked *checked, sqlite3_file *wal, uint32_t n_wanted, struct vdb_wal_walk *walk);
+/* The same from frame `first` (from 0) on, whose stored sum before it is relied upon; n_valid counts from 0. */
+int vdb_checked_walk_frames(struct vdb_checked *checked, sqlite3_file *wal, uint32_t first, uint32_t n_wanted,
+                            struct vdb_wal_walk *walk);
 
 #endif

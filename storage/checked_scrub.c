@@ -7,8 +7,10 @@
  * committed end. It reads beneath the shim, through the file objects of an open connection: to open the
  * file a second time and close it again would drop the locks of this process.
  *
- * A page that another process's checkpoint is writing just now is read again before it is called damaged.
- * The lock page at 1 GiB is skipped.
+ * A page that another process's checkpoint is writing just now is read again before it is called damaged. A
+ * checkpoint that was cut off may have left it half-written: as long as the mark of that checkpoint is in `state`
+ * and the WAL has the page, it is no damage, because the next checkpoint writes it anew from the WAL, and nobody
+ * reads it before. The lock page at 1 GiB is skipped.
  */
 #include <stdio.h>
 
@@ -24,12 +26,36 @@ struct scrub {
     void (*each)(void *context, const char *message);
     void *context;
     unsigned char *pages; /* PAGES_PER_READ */
+    uint64_t n_bytes;     /* read */
 };
 
 static int read_inner(struct checked_file *file, void *into, int n_bytes, sqlite3_int64 offset)
 {
     int rc = vdb_checked_fault(file->checked, VDB_IO_READ, file->name, SQLITE_IOERR_READ);
     return rc ? rc : file->inner->pMethods->xRead(file->inner, into, n_bytes, offset);
+}
+
+/* Will the next checkpoint write this page, because the last one was cut off? */
+static int is_pending(struct scrub *scrub, uint32_t number, bool *pending)
+{
+    uint32_t n_marked, marked_salt2, n_frames, salt2;
+    *pending = false;
+    if (!scrub->wal || !vdb_state_get_mark(scrub->checked->state, &n_marked, &marked_salt2) ||
+        !vdb_checked_index(scrub->main, &n_frames, &salt2) || salt2 != marked_salt2)
+        return SQLITE_OK;
+    sqlite3_file *inner = scrub->wal->inner;
+    for (uint32_t i = 0; i < n_frames; i++) {
+        unsigned char bytes[4]; /* the page's number, big-endian */
+        int rc = inner->pMethods->xRead(inner, bytes, sizeof bytes, WAL_HEADER_BYTES + (sqlite3_int64)i * FRAME_BYTES);
+        if (rc)
+            return rc == SQLITE_IOERR_SHORT_READ ? SQLITE_OK : rc;
+        uint32_t found = (uint32_t)bytes[0] << 24 | (uint32_t)bytes[1] << 16 | (uint32_t)bytes[2] << 8 | bytes[3];
+        if (found == number) {
+            *pending = true;
+            return SQLITE_OK;
+        }
+    }
+    return SQLITE_OK;
 }
 
 static int verify_slowly(struct scrub *scrub, unsigned char *page, uint32_t number)
@@ -42,41 +68,62 @@ static int verify_slowly(struct scrub *scrub, unsigned char *page, uint32_t numb
         if (rc)
             return rc == SQLITE_IOERR_SHORT_READ ? SQLITE_OK : rc; /* it was truncated meanwhile */
     }
+    bool pending;
+    int rc = vdb_checked_page_is_good(page, number) ? SQLITE_OK : is_pending(scrub, number, &pending);
+    if (rc || vdb_checked_page_is_good(page, number) || pending)
+        return rc;
     char message[96];
     snprintf(message, sizeof message, "catalog.sqlite: page %u is damaged (checksum)", (unsigned)number);
     scrub->each(scrub->context, message);
     return SQLITE_OK;
 }
 
-static int scrub_main(struct scrub *scrub)
+static int scrub_main(struct scrub *scrub, struct vdb_scrub_cursor *cursor, uint32_t limit)
 {
     sqlite3_int64 size = 0;
     int rc = scrub->main->inner->pMethods->xFileSize(scrub->main->inner, &size);
-    if (!rc && size % PAGE_BYTES)
+    if (!rc && !cursor->n_pages && size % PAGE_BYTES)
         scrub->each(scrub->context, "catalog.sqlite: the file does not end with a whole page");
     sqlite3_int64 n_pages = size / PAGE_BYTES;
-    for (sqlite3_int64 first = 0; !rc && first < n_pages; first += PAGES_PER_READ) {
-        int n = n_pages - first < PAGES_PER_READ ? (int)(n_pages - first) : PAGES_PER_READ;
-        rc = read_inner(scrub->main, scrub->pages, n * PAGE_BYTES, first * PAGE_BYTES);
-        if (rc == SQLITE_IOERR_SHORT_READ)
-            return SQLITE_OK; /* truncated by a vacuum meanwhile */
-        for (int i = 0; !rc && i < n; i++)
-            rc = verify_slowly(scrub, scrub->pages + (size_t)i * PAGE_BYTES, (uint32_t)(first + i) + 1);
+    while (!rc && limit && cursor->n_pages < n_pages) {
+        uint32_t first = cursor->n_pages, n = limit < PAGES_PER_READ ? limit : PAGES_PER_READ;
+        n = n_pages - first < n ? (uint32_t)(n_pages - first) : n;
+        rc = read_inner(scrub->main, scrub->pages, (int)n * PAGE_BYTES, (sqlite3_int64)first * PAGE_BYTES);
+        if (rc == SQLITE_IOERR_SHORT_READ) { /* truncated by a vacuum meanwhile */
+            rc = SQLITE_OK;
+            break;
+        }
+        for (uint32_t i = 0; !rc && i < n; i++)
+            rc = verify_slowly(scrub, scrub->pages + (size_t)i * PAGE_BYTES, first + i + 1);
+        cursor->n_pages += n;
+        limit -= n;
+        scrub->n_bytes += (uint64_t)n * PAGE_BYTES;
     }
+    cursor->has_main = !rc && limit;
     return rc;
 }
 
 /* The caller's read transaction keeps the WAL from being reset below its snapshot; without a frame in it
- * there may be a reset, and the walk then ends in frames of a newer generation, which are whole too. */
-static int scrub_wal(struct scrub *scrub)
+ * there may be a reset. Its frames are in the main file then, and this round is over. */
+static int scrub_wal(struct scrub *scrub, struct vdb_scrub_cursor *cursor, uint32_t limit, bool *done)
 {
-    uint32_t n_frames, salt2, n_now, salt2_now;
+    uint32_t n_frames, salt2, n_now, salt2_now, first = cursor->n_frames;
     struct vdb_wal_walk walk;
-    if (!scrub->wal || !vdb_checked_index(scrub->main, &n_frames, &salt2) || !n_frames)
+    *done = true;
+    if (!scrub->wal || !vdb_checked_index(scrub->main, &n_frames, &salt2) || n_frames <= first ||
+        (first && salt2 != cursor->salt2))
         return SQLITE_OK;
-    int rc = vdb_checked_walk_wal(scrub->checked, scrub->wal->inner, n_frames, &walk);
-    if (rc || (walk.salt2 == salt2 && walk.n_valid >= n_frames))
+    uint32_t wanted = n_frames - first < limit ? n_frames : first + limit;
+    int rc = vdb_checked_walk_frames(scrub->checked, scrub->wal->inner, first, wanted, &walk);
+    if (rc)
         return rc;
+    scrub->n_bytes += (uint64_t)(wanted - first) * FRAME_BYTES;
+    if (walk.salt2 == salt2 && walk.n_valid >= wanted) {
+        cursor->n_frames = wanted;
+        cursor->salt2 = salt2;
+        *done = wanted == n_frames;
+        return SQLITE_OK;
+    }
     vdb_checked_index(scrub->main, &n_now, &salt2_now);
     if (salt2_now != salt2 || n_now < n_frames)
         return SQLITE_OK;
@@ -95,8 +142,9 @@ static struct checked_file *file_of(sqlite3 *connection, int which)
     return (struct checked_file *)(void *)file;
 }
 
-int vdb_checked_scrub(struct vdb_checked *checked, sqlite3 *connection,
-                      void (*each)(void *context, const char *message), void *context, vecdb_error *err)
+int vdb_checked_scrub_some(struct vdb_checked *checked, sqlite3 *connection, struct vdb_scrub_cursor *cursor,
+                           uint32_t limit, void (*each)(void *context, const char *message), void *context,
+                           uint64_t *n_bytes, vecdb_error *err)
 {
     struct scrub scrub = {.checked = checked,
                           .main = file_of(connection, SQLITE_FCNTL_FILE_POINTER),
@@ -110,11 +158,27 @@ int vdb_checked_scrub(struct vdb_checked *checked, sqlite3 *connection,
     scrub.pages = vdb_alloc_array(checked->memory, PAGES_PER_READ, PAGE_BYTES);
     if (!scrub.pages)
         return vdb_fail_memory(err, PAGES_PER_READ * PAGE_BYTES);
-    int rc = scrub_main(&scrub);
-    if (!rc)
-        rc = scrub_wal(&scrub);
+    bool done = false;
+    int rc = cursor->has_main ? SQLITE_OK : scrub_main(&scrub, cursor, limit);
+    if (!rc && cursor->has_main)
+        rc = scrub_wal(&scrub, cursor, limit, &done);
     vdb_free(checked->memory, scrub.pages);
+    *n_bytes = scrub.n_bytes;
+    if (done || rc)
+        *cursor = (struct vdb_scrub_cursor){0};
     if (rc == SQLITE_NOMEM)
         return vdb_fail_memory(err, PAGES_PER_READ * PAGE_BYTES);
     return rc ? vdb_fail(err, VECDB_IO, "cannot read catalog.sqlite: %s", sqlite3_errstr(rc)) : VECDB_OK;
+}
+
+int vdb_checked_scrub(struct vdb_checked *checked, sqlite3 *connection,
+                      void (*each)(void *context, const char *message), void *context, vecdb_error *err)
+{
+    struct vdb_scrub_cursor cursor = {0};
+    uint64_t n_bytes;
+    int status;
+    do
+        status = vdb_checked_scrub_some(checked, connection, &cursor, UINT32_MAX, each, context, &n_bytes, err);
+    while (!status && cursor.n_pages);
+    return status;
 }

@@ -165,6 +165,12 @@ static bool header_is_good(const unsigned char header[WAL_HEADER_BYTES], bool *b
 
 int vdb_checked_walk_wal(struct vdb_checked *checked, sqlite3_file *wal, uint32_t n_wanted, struct vdb_wal_walk *walk)
 {
+    return vdb_checked_walk_frames(checked, wal, 0, n_wanted, walk);
+}
+
+int vdb_checked_walk_frames(struct vdb_checked *checked, sqlite3_file *wal, uint32_t first, uint32_t n_wanted,
+                            struct vdb_wal_walk *walk)
+{
     unsigned char header[WAL_HEADER_BYTES];
     *walk = (struct vdb_wal_walk){0};
     int rc = vdb_checked_fault(checked, VDB_IO_READ, checked->wal_path, SQLITE_IOERR_READ);
@@ -175,10 +181,19 @@ int vdb_checked_walk_wal(struct vdb_checked *checked, sqlite3_file *wal, uint32_
         return rc == SQLITE_IOERR_SHORT_READ ? SQLITE_OK : rc;
     walk->header_is_good = true;
     walk->salt2 = load_big(header + 20);
+    unsigned char before[8];
+    memcpy(before, header + WAL_HEADER_BYTES - 8, sizeof before);
+    if (first) {
+        rc = wal->pMethods->xRead(wal, before, sizeof before,
+                                  WAL_HEADER_BYTES + (sqlite3_int64)(first - 1) * FRAME_BYTES + 16);
+        if (rc)
+            return rc == SQLITE_IOERR_SHORT_READ ? SQLITE_OK : rc;
+        walk->n_valid = first;
+    }
     unsigned char *frames = vdb_alloc(checked->memory, FRAMES_PER_READ * FRAME_BYTES);
     if (!frames)
         return SQLITE_NOMEM;
-    struct sum sum = stored_sum(header + WAL_HEADER_BYTES - 8);
+    struct sum sum = stored_sum(before);
     for (bool more = true; more && walk->n_valid < n_wanted;) {
         uint32_t left = n_wanted - walk->n_valid;
         int n = left < FRAMES_PER_READ ? (int)left : FRAMES_PER_READ;

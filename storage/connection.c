@@ -410,10 +410,24 @@ static int integrity_check(struct vdb_connection *connection, void (*each)(void 
     return rc;
 }
 
+struct counted {
+    void (*each)(void *context, const char *message);
+    void *context;
+    uint64_t n;
+};
+
+static void count_problem(void *context, const char *message)
+{
+    struct counted *counted = context;
+    counted->n++;
+    counted->each(counted->context, message);
+}
+
 int vdb_catalog_check(struct vdb_catalog *catalog, void (*each)(void *context, const char *message), void *context,
                       vecdb_error *err)
 {
     struct vdb_connection *connection;
+    struct counted counted = {each, context, 0};
     uint64_t sequence;
     vecdb_error own = VECDB_ERROR_INIT;
     /* With an empty WAL the scrub sees all that is true; a busy database is scrubbed as it is. */
@@ -422,11 +436,25 @@ int vdb_catalog_check(struct vdb_catalog *catalog, void (*each)(void *context, c
     int rc = vdb_read_begin(catalog, &connection, &sequence, err);
     if (rc)
         return rc;
-    rc = vdb_checked_scrub(catalog->checked, connection->sqlite, each, context, err);
-    if (!rc)
+    rc = vdb_checked_scrub(catalog->checked, connection->sqlite, count_problem, &counted, err);
+    if (!rc && !counted.n)
         rc = integrity_check(connection, each, context, &own);
     if (rc && own.status && err)
         *err = own;
+    vdb_read_end(connection);
+    return rc;
+}
+
+int vdb_catalog_scrub(struct vdb_catalog *catalog, struct vdb_scrub_cursor *cursor, uint32_t limit,
+                      void (*each)(void *context, const char *message), void *context, uint64_t *n_bytes,
+                      vecdb_error *err)
+{
+    struct vdb_connection *connection;
+    uint64_t sequence;
+    int rc = vdb_read_begin(catalog, &connection, &sequence, err);
+    if (rc)
+        return rc;
+    rc = vdb_checked_scrub_some(catalog->checked, connection->sqlite, cursor, limit, each, context, n_bytes, err);
     vdb_read_end(connection);
     return rc;
 }

@@ -107,8 +107,13 @@ int vdb_catalog_checkpoint(struct vdb_catalog *catalog, bool vacuum, vecdb_error
 /* Bytes of the main file and of the WAL. */
 int vdb_catalog_size(struct vdb_catalog *catalog, uint64_t *n_bytes, vecdb_error *err);
 
-/* Scrub (checked.h) and SQLite's integrity_check, in a read transaction. */
+/* Scrub (checked.h) and, where that finds nothing, SQLite's integrity_check, in a read transaction. */
 int vdb_catalog_check(struct vdb_catalog *catalog, void (*each)(void *context, const char *message), void *context,
+                      vecdb_error *err);
+
+/* A piece of a scrub (vdb_checked_scrub_some), in a short read transaction. */
+int vdb_catalog_scrub(struct vdb_catalog *catalog, struct vdb_scrub_cursor *cursor, uint32_t limit,
+                      void (*each)(void *context, const char *message), void *context, uint64_t *n_bytes,
                       vecdb_error *err);
 
 /* Make running statements of all connections return INTERRUPTED. Any thread, not a signal handler. */

@@ -600,6 +600,35 @@ int vdb_state_durable(const struct vdb_state *state, uint64_t *sequence, vecdb_e
     return get_number(state, AT_DURABLE, sequence, err);
 }
 
+static int check_once(const struct vdb_state *state, vecdb_error *err)
+{
+    unsigned char page[VDB_STATE_BYTES];
+    uint64_t number;
+    for (size_t at = 0; at < sizeof page; at += 8)
+        vdb_store_u64(page + at, load_word(state, at));
+    int rc = check_page(state, page, err);
+    if (!rc && vdb_load_u64(page + AT_MARK + 8) != mark_check(vdb_load_u64(page + AT_MARK)))
+        rc = fail_damaged(state, "the checkpoint mark is damaged (checksum)", err);
+    if (!rc)
+        rc = get_number(state, AT_SEQUENCE, &number, err);
+    return rc ? rc : get_number(state, AT_DURABLE, &number, err);
+}
+
+/* Others may be writing the header or the mark just now; what is damaged stays so. */
+int vdb_state_check(const struct vdb_state *state, vecdb_error *err)
+{
+    vecdb_error own = VECDB_ERROR_INIT;
+    int rc = VECDB_OK;
+    for (int attempt = 0; attempt < 5; attempt++) {
+        sleep_ns(attempt ? 1000000 : 0);
+        if (!(rc = check_once(state, &own)))
+            return VECDB_OK;
+    }
+    if (err)
+        *err = own;
+    return rc;
+}
+
 uint64_t vdb_state_word(const struct vdb_state *state)
 {
     return load_word(state, AT_SEQUENCE);

@@ -72,6 +72,8 @@ bool vdb_state_writable(const struct vdb_state *state);
 /* The last commit, and the last durable one. CORRUPT when a word's check fails. */
 int vdb_state_sequence(const struct vdb_state *state, uint64_t *sequence, vecdb_error *err);
 int vdb_state_durable(const struct vdb_state *state, uint64_t *sequence, vecdb_error *err);
+/* All of the page, as it is now: header, numbers, mark, zeros. CORRUPT says what is wrong. */
+int vdb_state_check(const struct vdb_state *state, vecdb_error *err);
 /* The word itself, unchecked: equal words, equal states. One atomic load. */
 uint64_t vdb_state_word(const struct vdb_state *state);
 void vdb_state_raise(struct vdb_state *state, uint64_t sequence);
