@@ -248,6 +248,18 @@ static void close_vfs(struct copy *copy)
         copy->inner->end(copy->inner);
 }
 
+/* Before anything else is there: from now on nobody takes the directory for a place to make a database in. */
+static int mark_partial(struct copy *copy, vecdb_error *err)
+{
+    struct vdb_file *file = NULL;
+    char *path = target_path(copy, VDB_PARTIAL_CATALOG);
+    int status = path ? copy->vfs->open(copy->vfs, path, VDB_FILE_CREATE, &file, err)
+                      : vdb_fail_memory(err, strlen(copy->options->path));
+    copy->vfs->close(file);
+    vdb_free(&copy->db->memory, path);
+    return status;
+}
+
 static int prepare_directory(struct copy *copy, vecdb_error *err)
 {
     const char *path = copy->options->path;
@@ -273,17 +285,19 @@ static int prepare_directory(struct copy *copy, vecdb_error *err)
     if (!status)
         status = test_empty(copy, true, err); /* we may have waited for another's end */
     copy->is_ours = !status;
-    return status;
+    return status ? status : mark_partial(copy, err);
 }
 
 /* What was made goes, if it is ours. */
 static void clean_up(struct copy *copy)
 {
     vecdb_error ignored;
+    if (copy->fd >= 0 && !copy->is_ours) /* it may be that looking failed */
+        copy->is_ours = !test_empty(copy, true, &ignored);
     if (copy->is_ours)
         vdb_copy_remove(copy->vfs, copy->options->path, copy->made_directory, &ignored);
     else if (copy->made_directory)
-        copy->vfs->remove_directory(copy->vfs, copy->options->path, &ignored); /* it is empty, or another's by now */
+        copy->vfs->remove_directory(copy->vfs, copy->options->path, &ignored); /* empty, or another's by now */
 }
 
 /* ------------------------------------------------------------------ what there is to copy */

@@ -321,7 +321,18 @@ static int posix_link(struct vdb_vfs *vfs, const char *from, const char *to, vec
     if (os_error == EXDEV || os_error == EPERM || os_error == EMLINK || os_error == EOPNOTSUPP || os_error == ENOSYS)
         return vdb_fail(err, VECDB_UNSUPPORTED, "%s cannot have a second name as %s: %s", vdb_path_tail(from),
                         vdb_path_tail(to), strerror(os_error));
+    if (os_error == EEXIST)
+        return vdb_fail(err, VECDB_EXISTS, "cannot link %s to %s: it exists already", vdb_path_tail(from),
+                        vdb_path_tail(to));
     return vdb_fail_os(err, os_error, "cannot link %s to %s", vdb_path_tail(from), vdb_path_tail(to));
+}
+
+static int fail_rename(const char *from, const char *to, int os_error, vecdb_error *err)
+{
+    if (os_error == EEXIST || os_error == ENOTEMPTY)
+        return vdb_fail(err, VECDB_EXISTS, "cannot rename %s to %s: it exists already", vdb_path_tail(from),
+                        vdb_path_tail(to));
+    return vdb_fail_os(err, os_error, "cannot rename %s to %s", vdb_path_tail(from), vdb_path_tail(to));
 }
 
 /* Where the system cannot refuse to replace, we look first: whoever renames holds the database alone. */
@@ -332,14 +343,13 @@ static int posix_rename(struct vdb_vfs *vfs, const char *from, const char *to, v
     if (!renameat2(AT_FDCWD, from, AT_FDCWD, to, RENAME_NOREPLACE))
         return VECDB_OK;
     if (errno != EINVAL && errno != ENOSYS)
-        return vdb_fail_os(err, errno, "cannot rename %s to %s", vdb_path_tail(from), vdb_path_tail(to));
+        return fail_rename(from, to, errno, err);
 #endif
     struct stat status;
     int os_error = lstat(to, &status) ? 0 : EEXIST;
     if (!os_error && rename(from, to))
         os_error = errno;
-    return os_error ? vdb_fail_os(err, os_error, "cannot rename %s to %s", vdb_path_tail(from), vdb_path_tail(to))
-                    : VECDB_OK;
+    return os_error ? fail_rename(from, to, os_error, err) : VECDB_OK;
 }
 
 static int posix_list(struct vdb_vfs *vfs, const char *path, bool (*each)(void *context, const char *name),

@@ -13,6 +13,22 @@
 #define WIDE 48u   /* dimension of the field "v" */
 #define NARROW 24u /* of "b", bits */
 
+/* A path in the test's directory that stays as it is; the same name, the same path. */
+TOOL const char *place(const char *name)
+{
+    static struct {
+        char name[64], path[320];
+    } places[64];
+    static size_t n;
+    for (size_t i = 0; i < n; i++)
+        if (!strcmp(places[i].name, name))
+            return places[i].path;
+    CHECK(n < 64);
+    snprintf(places[n].name, sizeof places[n].name, "%s", name);
+    snprintf(places[n].path, sizeof places[n].path, "%.250s/%.60s", test_directory(), name);
+    return places[n++].path;
+}
+
 /* Everything that can be read, folded: equal sums, equal contents. */
 struct dump {
     uint64_t n_collections, n_records, sum;
@@ -205,6 +221,54 @@ TOOL vecdb *make_rich_database(const char *path)
     vecdb *db = open_database(path, VECDB_OPEN_NEW, VECDB_THREADS_NONE);
     fill_database(db);
     return db;
+}
+
+/* ------------------------------------------------------------------ operations that fail */
+
+/* Fails operation n (from 0), or all from n on, or ends the process there. */
+struct trouble {
+    long n, seen;
+    int os_error;
+    bool stays, kills;
+};
+
+TOOL int make_trouble(void *context, enum vdb_io_op op, const char *path)
+{
+    struct trouble *trouble = context;
+    (void)op, (void)path;
+    long now = __atomic_fetch_add(&trouble->seen, 1, __ATOMIC_RELAXED);
+    bool hits = now == trouble->n || (trouble->stays && now > trouble->n);
+    if (hits && trouble->kills)
+        _exit(9);
+    return hits ? trouble->os_error : 0;
+}
+
+TOOL vecdb *open_in_trouble(const char *path, int mode, struct vdb_io_hook *hook)
+{
+    vecdb_error err = VECDB_ERROR_INIT;
+    vecdb_options options = {.size = sizeof options, .mode = mode, .threads = VECDB_THREADS_NONE};
+    vecdb *db;
+    CHECK_OK(err, vdb_database_open(path, &options, hook, &db, &err));
+    return db;
+}
+
+TOOL bool path_exists(const char *path)
+{
+    struct stat status;
+    return !lstat(path, &status);
+}
+
+TOOL void count_name(void *context, const char *path, const char *name)
+{
+    (void)path, (void)name;
+    ++*(int *)context;
+}
+
+TOOL int count_names(const char *directory)
+{
+    int n = 0;
+    each_name(directory, count_name, &n);
+    return n;
 }
 
 #endif
