@@ -719,7 +719,7 @@ static void try_moments(enum event event)
     vecdb *db = open_hooked(path);
     change(create(db), versions, &random, 12);
     vecdb_close(db);
-    struct kept_files kept;
+    static struct kept_files kept;
     keep_files(path, &kept);
     bool has_happened = true;
     long n = 0;
