@@ -105,7 +105,7 @@ void vdb_database_log(vecdb *db, int level, const char *format, ...)
 
 /* ------------------------------------------------------------------ open */
 
-static int copy_options(vecdb_options *to, const vecdb_options *from, vecdb_error *err)
+int vdb_options_copy(vecdb_options *to, const vecdb_options *from, vecdb_error *err)
 {
     *to = (vecdb_options){.size = sizeof *to};
     if (from) {
@@ -170,24 +170,30 @@ static int sync_name(vecdb *db, vecdb_error *err)
     return status;
 }
 
-/* A restore that was cut off between its two renames has left nothing of this name. To make a new database
- * here would hide that. */
-static int look_for_restore(vecdb *db, vecdb_error *err)
+/* A restore or a repair that was cut off between its two renames has left nothing of this name. To make a new
+ * database here would hide that. */
+static int look_for_suffix(vecdb *db, const char *suffix, const char *what, const char *kept, vecdb_error *err)
 {
-    size_t room = strlen(db->path) + sizeof VDB_RESTORING_SUFFIX;
+    size_t room = strlen(db->path) + strlen(suffix) + 1;
     char *path = vdb_alloc(&db->memory, room);
     if (!path)
         return vdb_fail_memory(err, room);
-    snprintf(path, room, "%s%s", db->path, VDB_RESTORING_SUFFIX);
+    snprintf(path, room, "%s%s", db->path, suffix);
     enum vdb_path_kind kind;
     int status = db->vfs->kind(db->vfs, path, &kind, err);
     if (!status && kind == VDB_PATH_DIRECTORY)
         status = vdb_fail(err, VECDB_BUSY,
-                          "%s is missing and %s is there: a restore is at work, or was cut off; then restore "
-                          "again, or remove the one and rename the newest %s.replaced-<n> back, if there is one", db->path, path,
-                          db->path);
+                          "%s is missing and %s is there: a %s is at work, or was cut off; then %s "
+                          "again, or remove the one and rename the newest %s.%s-<n> back, if there is one",
+                          db->path, path, what, what, db->path, kept);
     vdb_free(&db->memory, path);
     return status;
+}
+
+static int look_for_restore(vecdb *db, vecdb_error *err)
+{
+    int status = look_for_suffix(db, VDB_RESTORING_SUFFIX, "restore", "replaced", err);
+    return status ? status : look_for_suffix(db, VDB_REPAIRED_SUFFIX, "repair", "damaged", err);
 }
 
 /* Look at the place before anything is made in it. */
@@ -320,7 +326,7 @@ int vdb_database_open(const char *path, const vecdb_options *options, const stru
                       vecdb_error *err)
 {
     vecdb_options copy;
-    int status = copy_options(&copy, options, err);
+    int status = vdb_options_copy(&copy, options, err);
     if (status)
         return status;
     if (!path || !*path || !out)

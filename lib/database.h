@@ -117,6 +117,12 @@ int vdb_database_open(const char *path, const vecdb_options *options, const stru
 /* Without slashes at the end, and from the root on: the application may change its directory. */
 char *vdb_path_normal(struct vdb_memory *memory, const char *path);
 
+/* A caller's options, checked, with defaults filled in; `from` may be NULL. */
+int vdb_options_copy(vecdb_options *to, const vecdb_options *from, vecdb_error *err);
+
+/* What a repaired database is called between its completion and the exchange of names (repair.c). */
+#define VDB_REPAIRED_SUFFIX ".repaired"
+
 /* MISUSE for NULL, and in the child of a fork. Every public call begins with it. */
 int vdb_database_check(const vecdb *db, vecdb_error *err);
 /* READONLY for a writing call on a read-only handle. */
