@@ -101,10 +101,9 @@ int vdb_batch_check_metadata(struct vdb_batch *batch, struct vdb_connection *c, 
     return VECDB_OK;
 }
 
-/* Keys, metadata and texts, or vectors, of all records: two parts that are done side by side. */
+/* Keys and texts, or vectors, of all records: two parts that are done side by side. */
 struct checking {
     struct vdb_batch *batch;
-    struct vdb_connection *c; /* NULL: no record has metadata */
     int status[2];
     size_t failed_at[2];
     vecdb_error error[2];
@@ -129,13 +128,10 @@ const char *vdb_place_at(struct vdb_place *place, size_t i)
     return place->text;
 }
 
-static int check_document(struct vdb_batch *batch, struct vdb_connection *c, const char *where, size_t i,
-                          vecdb_error *err)
+static int check_document(struct vdb_batch *batch, const char *where, size_t i, vecdb_error *err)
 {
     const vecdb_record *record = &batch->records[i];
     int status = vdb_check_key(where, &record->key, &batch->keys[i], err);
-    if (!status && record->metadata && !batch->checks_late)
-        status = vdb_batch_check_metadata(batch, c, where, i, err);
     if (!status && record->text)
         status = vdb_check_text(where, "text", record->text, record->text_length, &batch->text_lengths[i], err);
     if (!status && (record->reserved[0] || record->reserved[1]))
@@ -154,15 +150,15 @@ static void check_part(void *context, size_t part)
     int status = VECDB_OK;
     size_t i = 0;
     for (; i < batch->n_records && !status; i++)
-        status = part ? check_document(batch, checking->c, vdb_place_at(&place, i), i, err)
+        status = part ? check_document(batch, vdb_place_at(&place, i), i, err)
                       : add_vectors(batch, vdb_place_at(&place, i), i, err);
     checking->status[part] = status;
     checking->failed_at[part] = i;
 }
 
-static int check_records(struct vdb_batch *batch, struct vdb_connection *c, vecdb_error *err)
+static int check_records(struct vdb_batch *batch, vecdb_error *err)
 {
-    struct checking checking = {.batch = batch, .c = c};
+    struct checking checking = {.batch = batch};
     vdb_pool_run(batch->collection->db->pool, batch->n_records < SIDE_BY_SIDE_RECORDS ? 1 : 2, 2, check_part,
                  &checking);
     /* What is wrong with the first bad record, whichever part found it. */
@@ -194,26 +190,37 @@ static bool allocate_batch(struct vdb_batch *batch)
     return true;
 }
 
-int vdb_batch_prepare(struct vdb_batch *batch, vecdb_error *err)
+static int prepare(struct vdb_batch *batch, vecdb_error *err)
 {
     uint64_t sequence;
-    struct vdb_connection *c = NULL;
-    bool has_metadata = false;
-    for (size_t i = 0; i < batch->n_records; i++)
-        has_metadata |= batch->records[i].metadata != NULL;
-    batch->checks_late = has_metadata && batch->n_records >= SIDE_BY_SIDE_RECORDS;
-    bool needs_connection = has_metadata && !batch->checks_late;
-    int status = vdb_view_acquire(batch->collection, &batch->view, needs_connection ? &c : NULL, &sequence, err);
+    int status = batch->wants_current ? vdb_view_acquire(batch->collection, &batch->view, NULL, &sequence, err)
+                                      : vdb_view_recent(batch->collection, &batch->view, err);
     if (status)
         return status;
     if (!allocate_batch(batch)) {
         vdb_free(&batch->collection->db->memory, batch->columns);
         batch->columns = NULL;
-        status = vdb_fail_memory(err, batch->n_records * sizeof *batch->keys);
+        return vdb_fail_memory(err, batch->n_records * sizeof *batch->keys);
     }
-    if (!status)
-        status = check_records(batch, c, err);
-    if (c)
-        vdb_read_end(c);
+    return check_records(batch, err);
+}
+
+int vdb_batch_prepare(struct vdb_batch *batch, vecdb_error *err)
+{
+    vecdb_error own = VECDB_ERROR_INIT;
+    int status = prepare(batch, &own);
+    if (status == VECDB_INVALID && !batch->wants_current) { /* perhaps the fields are others by now */
+        struct vdb_batch again = {.collection = batch->collection,
+                                  .records = batch->records,
+                                  .n_records = batch->n_records,
+                                  .is_insert = batch->is_insert,
+                                  .wants_current = true};
+        vdb_batch_release(batch);
+        *batch = again;
+        own = (vecdb_error)VECDB_ERROR_INIT;
+        status = prepare(batch, &own);
+    }
+    if (status && err)
+        *err = own;
     return status;
 }

@@ -7,8 +7,8 @@
  *                   field's type, and which record each belongs to
  *
  * Made outside of all locks (batch.c), written inside the transaction (write.c). Every refusal names the
- * record by its position in the call. Metadata of many records is parsed in the second half, by the thread
- * that would wait there for the other.
+ * record by its position in the call. Metadata is parsed in the second half: there is a connection there, and
+ * in a bulk write a thread that would wait for the other.
  */
 #ifndef VDB_LIB_BATCH_H
 #define VDB_LIB_BATCH_H
@@ -34,14 +34,14 @@ struct vdb_batch {
     struct vdb_batch_column *columns; /* one for each field */
     uint64_t store;                   /* the collection's, in the transaction */
     bool has_documents, is_bulk;
-    bool checks_late; /* metadata is parsed in the second half, beside the writing of extents */
+    bool wants_current; /* the view has to be that of the last commit: an older one was not good enough */
     size_t n_vector_bytes;
 
     struct vdb_append *appends; /* bulk: one for each field */
     uint32_t *dead;             /* slots killed */
     size_t n_dead, dead_capacity;
-    uint32_t *slots;            /* scratch, one for each record */
-    unsigned char *is_killed;   /* by a later record of the same batch */
+    uint32_t *slots;          /* scratch, one for each record */
+    unsigned char *is_killed; /* by a later record of the same batch */
 };
 
 /* Where in the call an error is; the number is written anew for each record, by hand, because most
@@ -58,7 +58,7 @@ const char *vdb_place_at(struct vdb_place *place, size_t i);
 int vdb_batch_prepare(struct vdb_batch *batch, vecdb_error *err);
 void vdb_batch_release(struct vdb_batch *batch);
 
-/* Parse the metadata of record i, for a batch that checks late. */
+/* Parse the metadata of record i, which has some. */
 int vdb_batch_check_metadata(struct vdb_batch *batch, struct vdb_connection *c, const char *where, size_t i,
                              vecdb_error *err);
 

@@ -63,6 +63,11 @@ void vdb_view_release(struct vdb_view *view)
 
 /* ------------------------------------------------------------------ acquiring */
 
+/* How many commits old the view of a writer may be. Advancing it by one commit costs half as much as a
+ * commit itself; by 64 at once hardly more. Not for ever, because a view keeps files open, and because whoever
+ * advances it notices that a tail is due to be packed. */
+#define RECENT_COMMITS 64
+
 /* The current view if it shows the state of `word`. */
 static struct vdb_view *current_view(vecdb_collection *collection, uint64_t word, uint64_t *sequence)
 {
@@ -161,8 +166,25 @@ int vdb_view_acquire(vecdb_collection *collection, struct vdb_view **view, struc
     return VECDB_OK;
 }
 
-int vdb_view_field(const struct vdb_view *view, const char *name, const struct vdb_view_field **field,
-                   vecdb_error *err)
+int vdb_view_recent(vecdb_collection *collection, struct vdb_view **view, vecdb_error *err)
+{
+    uint64_t now, sequence;
+    struct vdb_view *found = NULL;
+    if (!vdb_state_sequence(collection->db->state, &now, NULL)) {
+        pthread_mutex_lock(&collection->view_lock);
+        if (collection->view && now - collection->view_sequence <= RECENT_COMMITS) {
+            found = collection->view;
+            atomic_fetch_add_explicit(&found->references, 1, memory_order_relaxed);
+        }
+        pthread_mutex_unlock(&collection->view_lock);
+    }
+    if (!found)
+        return vdb_view_acquire(collection, view, NULL, &sequence, err);
+    *view = found;
+    return VECDB_OK;
+}
+
+int vdb_view_field(const struct vdb_view *view, const char *name, const struct vdb_view_field **field, vecdb_error *err)
 {
     if (!view->n_fields)
         return vdb_fail(err, VECDB_INVALID, "collection \"%s\" has no vector fields", view->row.name);
@@ -220,8 +242,8 @@ static int pin_block(void *context, size_t i, struct vdb_block *block, vecdb_err
     }
     size_t s = segment_of(field, i);
     bool is_decoded = false;
-    int status = vdb_extent_pin(field->segments[s]->extent, (uint32_t)(i - field->first_block[s]), block, &is_decoded,
-                                err);
+    int status =
+        vdb_extent_pin(field->segments[s]->extent, (uint32_t)(i - field->first_block[s]), block, &is_decoded, err);
     if (status)
         return status;
     block->owner = field->segments[s]->extent;
@@ -241,11 +263,11 @@ void vdb_view_get_blocks(struct vdb_view_blocks *source, const struct vdb_view_f
 {
     source->field = field;
     atomic_init(&source->n_decoded, 0);
-    *blocks = (struct vdb_blocks){
-        .context = source,
-        .n_blocks = (field->n_segments ? field->first_block[field->n_segments] : 0) + field->n_pieces,
-        .pin = pin_block,
-        .unpin = unpin_block};
+    *blocks = (struct vdb_blocks){.context = source,
+                                  .n_blocks =
+                                      (field->n_segments ? field->first_block[field->n_segments] : 0) + field->n_pieces,
+                                  .pin = pin_block,
+                                  .unpin = unpin_block};
 }
 
 /* ------------------------------------------------------------------ single vectors */
@@ -301,8 +323,7 @@ static int pin_slot(const struct vdb_view_field *field, uint32_t slot, struct vd
         else
             high = middle;
     }
-    if (!field->n_segments || slot < field->segments[low]->ref.first_slot ||
-        slot > field->segments[low]->ref.last_slot)
+    if (!field->n_segments || slot < field->segments[low]->ref.first_slot || slot > field->segments[low]->ref.last_slot)
         return VECDB_OK;
     struct vdb_extent *extent = field->segments[low]->extent;
     uint32_t page = vdb_extent_find(extent, slot);

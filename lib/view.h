@@ -88,6 +88,10 @@ struct vdb_view {
  * very state, to be ended by vdb_read_end. NOT_FOUND when the collection was dropped. */
 int vdb_view_acquire(vecdb_collection *collection, struct vdb_view **view, struct vdb_connection **c,
                      uint64_t *sequence, vecdb_error *err);
+/* For writers, who need to know the fields and no records: a view that may be some commits old, and the
+ * SQL of advancing it is spared. What was done with it holds if schema_version is still the same in
+ * the transaction. */
+int vdb_view_recent(vecdb_collection *collection, struct vdb_view **view, vecdb_error *err);
 void vdb_view_release(struct vdb_view *view); /* NULL is allowed */
 
 /* The field of a name (NULL: the first). INVALID names the fields there are. */

@@ -3,17 +3,16 @@
  * lib/write.c - put, insert, delete
  *
  * A write has two halves. Outside of all locks, every record is checked and its vectors are brought
- * into the fields' types (struct vdb_batch). (Metadata of many records is parsed in the second half, by the
- * thread that would wait for the other.) Inside the transaction, slots are given out, keys looked up,
- * rows written. Vectors go to the tail; or, when there are many of them and this process can be the
+ * into the fields' types (struct vdb_batch), by a view that may be some commits old: no SQL runs. Inside the
+ * transaction, metadata is parsed, slots are given out, keys looked up, rows written. Vectors go to the tail; or, when there are many of them and this process can be the
  * maintainer, at once into an extent that is synced before the commit, which spares writing them
  * three times (WAL, catalog, page) and is done by another thread, beside the rows of the catalog.
  *
  * Slots of one write are consecutive, in the order of its records. Of two records with one key in a
  * put, the later kills the earlier, as two puts would.
  *
- * When the collection's fields were changed between the two halves (by another process, say), the
- * first half is done again.
+ * When the collection's fields are not those of the first half any more (changed by another process, say),
+ * that half is done again with the view of the last commit; so it is when it refuses a record.
  */
 #include "batch.h"
 
@@ -126,7 +125,7 @@ static int write_records_part(struct parts *parts, vecdb_error *err)
     vdb_place_init(&place, batch);
     int status = VECDB_OK;
     for (size_t i = 0; i < batch->n_records && !status; i++) {
-        if (batch->checks_late && batch->records[i].metadata)
+        if (batch->records[i].metadata)
             status = vdb_batch_check_metadata(batch, parts->c, vdb_place_at(&place, i), i, err);
         if (!status)
             status = write_record(batch, parts->c, i, parts->first_slot, parts->n_records, err);
@@ -290,6 +289,7 @@ static int write_records(vecdb_collection *collection, const vecdb_record *recor
     for (int attempt = 0;; attempt++) {
         struct vdb_batch batch = {
             .collection = collection, .records = records, .n_records = n_records, .is_insert = is_insert};
+        batch.wants_current = attempt > 0;
         status = vdb_batch_prepare(&batch, err);
         if (!status) {
             batch.is_bulk = batch.n_vector_bytes >= BULK_BYTES && vdb_append_begin(db, VDB_APPEND_WRITE_MS);
@@ -441,7 +441,8 @@ int vecdb_delete(vecdb_collection *collection, const vecdb_key *keys, size_t n_k
         uint64_t sequence;
         struct vdb_batch *batch = &deletion.batch;
         *batch = (struct vdb_batch){.collection = collection};
-        status = vdb_view_acquire(collection, &batch->view, NULL, &sequence, err);
+        status = attempt ? vdb_view_acquire(collection, &batch->view, NULL, &sequence, err)
+                         : vdb_view_recent(collection, &batch->view, err);
         if (status)
             return status;
         batch->keys = vdb_alloc_array(&collection->db->memory, n_keys, sizeof *batch->keys);

@@ -15,7 +15,10 @@
  *      the file, and would find the frames of a commit whose fsync failed, which we reported as failed.
  *      With the index kept, the next commit writes over them.
  *   4. No checkpoint but ours: automatic ones are PASSIVE, which SQLite 3.7.0 to 3.51.2 can lose commits
- *      by, and a close does not checkpoint. Ours are TRUNCATE, inside the gate.
+ *      by, and a close does not checkpoint. Ours are inside the gate: RESTART while writing goes on, so
+ *      that the next commits write over blocks that the WAL has (a file that grows has its size
+ *      and its blocks synced with every commit, which made a commit cost twice as much). TRUNCATE when
+ *      a long reader has made the WAL large, and at the end of a compaction and of the database's use.
  *
  * Costs: a read transaction 5 us (BEGIN, one look-up, COMMIT), a commit one fsync of the WAL.
  */
@@ -28,8 +31,9 @@
 
 #define MOST_IDLE 16           /* a process rarely has more searching threads; each holds up to 2 MiB of pages */
 #define CHECKPOINT_FRAMES 2000 /* about 8 MiB of WAL: CATALOG.md, section 5 */
-#define CHECKPOINT_BUSY_MS 50  /* waiting 5 s for a reader stalled every writer for 5 s */
-#define CHECKPOINT_AGAIN 500   /* frames until the next attempt when a reader was in the way */
+#define LARGE_WAL_FRAMES (2 * CHECKPOINT_FRAMES)
+#define CHECKPOINT_BUSY_MS 50 /* waiting 5 s for a reader stalled every writer for 5 s */
+#define CHECKPOINT_AGAIN 500  /* frames until the next attempt when a reader was in the way */
 
 void vdb_catalog_tell(struct vdb_catalog *catalog, int level, const char *format, ...)
 {
@@ -269,13 +273,14 @@ static int raise_sequence(struct vdb_connection *connection, uint64_t sequence, 
     return rc;
 }
 
-bool vdb_catalog_truncate_wal(struct vdb_catalog *catalog, int busy_ms)
+/* A checkpoint of `mode` by the writer, the gate held. False: a reader is in the way, or it failed. */
+static bool empty_wal(struct vdb_catalog *catalog, int mode, int busy_ms)
 {
     struct vdb_connection *writer = catalog->writer;
     uint64_t sequence = 0;
     bool known = !vdb_connection_sequence(writer, &sequence, NULL);
     sqlite3_busy_timeout(writer->sqlite, busy_ms);
-    int rc = sqlite3_wal_checkpoint_v2(writer->sqlite, "main", SQLITE_CHECKPOINT_TRUNCATE, NULL, NULL);
+    int rc = sqlite3_wal_checkpoint_v2(writer->sqlite, "main", mode, NULL, NULL);
     if (rc && (rc & 0xff) != SQLITE_BUSY) {
         vecdb_error err = VECDB_ERROR_INIT;
         vdb_fail_sqlite(&err, writer, "a checkpoint failed");
@@ -293,6 +298,16 @@ bool vdb_catalog_truncate_wal(struct vdb_catalog *catalog, int busy_ms)
     catalog->next_checkpoint = CHECKPOINT_FRAMES;
     catalog->written = false;
     return true;
+}
+
+bool vdb_catalog_truncate_wal(struct vdb_catalog *catalog, int busy_ms)
+{
+    return empty_wal(catalog, SQLITE_CHECKPOINT_TRUNCATE, busy_ms);
+}
+
+static int mode_for(const struct vdb_catalog *catalog)
+{
+    return catalog->n_frames > LARGE_WAL_FRAMES ? SQLITE_CHECKPOINT_TRUNCATE : SQLITE_CHECKPOINT_RESTART;
 }
 
 static bool is_deferred(const struct vdb_catalog *catalog)
@@ -319,7 +334,7 @@ int vdb_write_commit(struct vdb_connection *connection, vecdb_error *err)
     if (!catalog->next_checkpoint)
         catalog->next_checkpoint = CHECKPOINT_FRAMES;
     if (catalog->n_frames >= catalog->next_checkpoint && !is_deferred(catalog))
-        vdb_catalog_truncate_wal(catalog, CHECKPOINT_BUSY_MS);
+        empty_wal(catalog, mode_for(catalog), CHECKPOINT_BUSY_MS);
     vdb_state_unlock_gate(catalog->state);
     return VECDB_OK;
 }
@@ -340,20 +355,24 @@ static int vacuum_freelist(struct vdb_catalog *catalog, vecdb_error *err)
     return rc;
 }
 
+static int checkpoint(struct vdb_catalog *catalog, int mode, vecdb_error *err)
+{
+    int rc = vdb_state_lock_gate(catalog->state, catalog->busy_ms, err);
+    if (rc)
+        return rc == VECDB_BUSY ? VECDB_OK : rc;
+    rc = get_writer(catalog, err);
+    if (!rc && !empty_wal(catalog, mode, CHECKPOINT_BUSY_MS) && catalog->writer_poisoned)
+        rc = vdb_fail_sqlite(err, catalog->writer, "cannot checkpoint");
+    vdb_state_unlock_gate(catalog->state);
+    return rc;
+}
+
 int vdb_catalog_checkpoint(struct vdb_catalog *catalog, bool vacuum, vecdb_error *err)
 {
     if (catalog->readonly)
         return fail_readonly(err);
     int rc = vacuum ? vacuum_freelist(catalog, err) : VECDB_OK;
-    if (!rc)
-        rc = vdb_state_lock_gate(catalog->state, catalog->busy_ms, err);
-    if (rc)
-        return rc == VECDB_BUSY ? VECDB_OK : rc;
-    rc = get_writer(catalog, err);
-    if (!rc && !vdb_catalog_truncate_wal(catalog, CHECKPOINT_BUSY_MS) && catalog->writer_poisoned)
-        rc = vdb_fail_sqlite(err, catalog->writer, "cannot checkpoint");
-    vdb_state_unlock_gate(catalog->state);
-    return rc;
+    return rc ? rc : checkpoint(catalog, vacuum ? SQLITE_CHECKPOINT_TRUNCATE : mode_for(catalog), err);
 }
 
 static int size_of(struct vdb_connection *connection, int which, uint64_t *n_bytes, vecdb_error *err)
@@ -432,7 +451,7 @@ int vdb_catalog_check(struct vdb_catalog *catalog, void (*each)(void *context, c
     vecdb_error own = VECDB_ERROR_INIT;
     /* With an empty WAL the scrub sees all that is true; a busy database is scrubbed as it is. */
     if (!catalog->readonly)
-        vdb_catalog_checkpoint(catalog, false, NULL);
+        checkpoint(catalog, SQLITE_CHECKPOINT_TRUNCATE, NULL);
     int rc = vdb_read_begin(catalog, &connection, &sequence, err);
     if (rc)
         return rc;

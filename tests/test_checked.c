@@ -39,7 +39,7 @@ static void make_database(uint64_t checkpointed, uint64_t pending)
         vecdb_error err = VECDB_ERROR_INIT;
         struct vdb_catalog *catalog = open_catalog(test_directory());
         CHECK_OK(err, commit_rows(catalog, 0, checkpointed, 900, 0, &err));
-        CHECK_OK(err, vdb_catalog_checkpoint(catalog, false, &err));
+        CHECK_OK(err, vdb_catalog_checkpoint(catalog, true, &err)); /* true: the log is cut, not only done with */
         for (uint64_t i = 0; i < pending; i += 5)
             CHECK_OK(err, commit_rows(catalog, checkpointed / 2 + i, 5, 900, 1, &err));
         _exit(0);
