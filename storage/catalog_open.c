@@ -597,6 +597,10 @@ int vdb_catalog_open(const struct vdb_catalog_options *options, struct vdb_catal
         rc = open_first(catalog, options, err);
     if (!rc)
         rc = compare_with_state(catalog, err);
+    /* Nothing of such a WAL can be read, and nothing that was durable is missing: away with it, for those who
+     * open read-only and cannot know that. */
+    if (!rc && !catalog->readonly && !catalog->in_memory && vdb_checked_header_is_cut(catalog->checked))
+        vdb_catalog_checkpoint(catalog, false, NULL);
     if (rc) {
         vdb_catalog_close(catalog);
         return rc;

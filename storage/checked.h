@@ -60,6 +60,8 @@ int vdb_checked_test_mark(struct vdb_checked *checked, vecdb_error *err);
 /* Before a read-only connection, which cannot recover a WAL and would try for ten seconds: is the header of
  * the WAL, if it has one, whole? */
 int vdb_checked_test_header(struct vdb_checked *checked, vecdb_error *err);
+/* There is a WAL with content, and its header is not whole: the end of a power cut, or damage. */
+bool vdb_checked_header_is_cut(struct vdb_checked *checked);
 
 /* Bytes that went through the shim since it was made. */
 void vdb_checked_get_bytes(const struct vdb_checked *checked, uint64_t *n_read, uint64_t *n_written);

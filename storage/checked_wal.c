@@ -249,6 +249,13 @@ static int fail_reading(int rc, vecdb_error *err)
     return vdb_fail(err, VECDB_IO, "cannot read catalog.sqlite-wal: %s", sqlite3_errstr(rc));
 }
 
+bool vdb_checked_header_is_cut(struct vdb_checked *checked)
+{
+    struct vdb_wal_walk walk;
+    int exists = 0, rc = checked->base->xAccess(checked->base, checked->wal_path, SQLITE_ACCESS_EXISTS, &exists);
+    return !rc && exists && !count_frames(checked, 0, &walk) && !walk.header_is_good;
+}
+
 int vdb_checked_test_header(struct vdb_checked *checked, vecdb_error *err)
 {
     for (int attempt = 0; attempt < READ_AGAIN; attempt++) {
