@@ -303,7 +303,7 @@ static void apply_truncation(const struct cut *cut, uint32_t number, const struc
     }
 }
 
-/* The longest that the file has been; beyond what is durable there may lie anything. */
+/* The longest that the file has been; beyond what is durable there may lie anything, from the next sector on. */
 static void lay_out(const struct cut *cut, uint32_t number, bool garbage, struct bytes *file)
 {
     const struct disk_node *node = &cut->disk->nodes[number];
@@ -316,7 +316,7 @@ static void lay_out(const struct cut *cut, uint32_t number, bool garbage, struct
     if (node->kept.n)
         memcpy(file->bytes, node->kept.bytes, node->kept.n);
     struct vdb_random random = {hash(cut->seed, number, 0)};
-    for (size_t i = node->kept.n; garbage && i < longest; i++)
+    for (size_t i = (node->kept.n + SECTOR - 1) / SECTOR * SECTOR; garbage && i < longest; i++)
         file->bytes[i] = (unsigned char)vdb_random_next(&random);
 }
 

@@ -10,6 +10,19 @@
 #include <stdlib.h>
 #include <string.h>
 
+void *crash_new(size_t n, size_t size)
+{
+    void *memory = calloc(n ? n : 1, size);
+    if (!memory)
+        abort();
+    return memory;
+}
+
+void crash_free(void *memory)
+{
+    free(memory);
+}
+
 void *crash_grow(void *array, size_t n, size_t *capacity, size_t size)
 {
     if (n < *capacity)
@@ -119,8 +132,8 @@ void crash_tree_apply(struct crash_tree *tree, const struct crash_event *event)
         return;
     }
     struct crash_entry *entry = find_entry(tree, event->directory, event->name);
-    if (!entry)
-        return;
+    if (!entry || (event->kind == CRASH_RENAME && find_entry(tree, event->to_directory, event->to_name)))
+        return; /* what is renamed here never replaces anything */
     uint32_t node = entry->node;
     *entry = tree->entries[--tree->n];
     if (event->kind == CRASH_RENAME)

@@ -83,6 +83,9 @@ void crash_tree_apply(struct crash_tree *tree, const struct crash_event *event);
 void crash_tree_copy(struct crash_tree *to, const struct crash_tree *from);
 void crash_tree_release(struct crash_tree *tree);
 
+/* Memory, zeroed, for files that may not name malloc; never NULL. */
+void *crash_new(size_t n, size_t size);
+void crash_free(void *memory);
 /* Room for one more element, doubling. */
 void *crash_grow(void *array, size_t n, size_t *capacity, size_t size);
 

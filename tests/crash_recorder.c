@@ -22,6 +22,7 @@
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <time.h>
 #include <unistd.h>
 
 #define REPLACED __attribute__((visibility("default")))
@@ -434,6 +435,14 @@ REPLACED void *mmap(void *address, size_t n, int protection, int flags, int fd, 
 REPLACED void *mmap64(void *address, size_t n, int protection, int flags, int fd, off64_t offset)
 {
     return record_mmap(address, n, protection, flags, fd, offset);
+}
+
+/* What is written down must not depend on when. */
+REPLACED time_t time(time_t *now)
+{
+    if (now)
+        *now = 1700000000;
+    return 1700000000;
 }
 
 /* ------------------------------------------------------------------ begin and end */

@@ -11,12 +11,13 @@
 
 #include <sqlite3.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "crash_recorder.h"
+#include "lib/database.h"
 
 #define N_KEYS 1000
+#define MOST_BACKUPS 2
 #define SKIPPED (-1) /* there is nothing to do this to */
 
 char crash_where[512] = "in the beginning";
@@ -30,6 +31,12 @@ struct world {
     int turn; /* whose operation it is */
     struct crash_model *model, *next;
     struct crash_step *step;
+    size_t n_steps;
+    struct {
+        char path[460];
+        struct crash_model *model; /* of a step: what it holds */
+    } backups[MOST_BACKUPS];
+    size_t n_backups;
     vecdb_scan *scan; /* of handle 0, held open: a reader that keeps checkpoints from ending */
     unsigned scan_steps;
 };
@@ -208,9 +215,8 @@ static int rename_field(struct world *world, vecdb_error *err)
 static int put_rows(struct world *world, struct crash_table *table, vecdb_collection *collection, const int64_t *keys,
                     const bool *is_text, size_t n, bool is_insert, vecdb_error *err)
 {
-    struct crash_words *words = calloc(n, sizeof *words);
-    vecdb_record *records = calloc(n, sizeof *records);
-    CHECK(words && records);
+    struct crash_words *words = crash_new(n, sizeof *words);
+    vecdb_record *records = crash_new(n, sizeof *records);
     size_t n_rows = 0;
     for (; n_rows < n; n_rows++) {
         struct crash_row *row = crash_model_put(table, keys[n_rows], is_text[n_rows]);
@@ -228,8 +234,8 @@ static int put_rows(struct world *world, struct crash_table *table, vecdb_collec
                              : vecdb_put(collection, records, n_rows, err);
     for (size_t i = 0; i < n_rows; i++)
         crash_words_release(&words[i]);
-    free(words);
-    free(records);
+    crash_free(words);
+    crash_free(records);
     return status;
 }
 
@@ -355,6 +361,87 @@ static int close_one(struct world *world, vecdb_error *err)
     return VECDB_OK;
 }
 
+static int back_up(struct world *world, vecdb_error *err)
+{
+    char *path = world->backups[world->n_backups % MOST_BACKUPS].path;
+    vecdb_backup_options options = {.size = sizeof options, .link = (int)below(world, 2)};
+    if (world->n_backups == MOST_BACKUPS)
+        return SKIPPED;
+    snprintf(world->step->backup, CRASH_NAME_BYTES, "backup-%u-%zu", world->plan->number, world->n_steps);
+    snprintf(path, sizeof world->backups[0].path, "%s/%s", world->root, world->step->backup);
+    int status = vecdb_backup(world->db[world->turn], path, &options, err);
+    if (!status) {
+        struct crash_model *model = crash_model_copy(world->next);
+        model->n_snapshots = 0;
+        world->backups[world->n_backups++].model = model;
+    }
+    return status;
+}
+
+/* Whoever restores is alone. */
+static int restore(struct world *world, vecdb_error *err)
+{
+    vecdb_backup_options options = {.size = sizeof options, .link = (int)below(world, 2)};
+    if (!world->n_backups || world->plan->n_failing_syncs)
+        return SKIPPED;
+    size_t which = (size_t)below(world, world->n_backups);
+    uint32_t n_names = world->next->n_names, n_versions = world->next->n_versions;
+    crash_model_free(world->next);
+    world->next = crash_model_copy(world->backups[which].model);
+    world->next->n_names = n_names;
+    world->next->n_versions = n_versions;
+    close_handle(world, 0);
+    close_handle(world, 1);
+    world->step->is_restore = true;
+    return vecdb_restore(world->backups[which].path, world->path, &options, err);
+}
+
+static int create_snapshot(struct world *world, vecdb_error *err)
+{
+    struct crash_model *model = world->next;
+    if (model->n_snapshots == CRASH_MOST_SNAPSHOTS)
+        return SKIPPED;
+    struct crash_snapshot *snapshot = &model->snapshots[model->n_snapshots++];
+    new_name(world, "snapshot", snapshot->name);
+    snapshot->digest = crash_model_data_digest(model);
+    return vecdb_snapshot_create(world->db[world->turn], snapshot->name, err);
+}
+
+static int drop_snapshot(struct world *world, vecdb_error *err)
+{
+    struct crash_model *model = world->next;
+    if (!model->n_snapshots)
+        return SKIPPED;
+    struct crash_snapshot *snapshot = &model->snapshots[below(world, model->n_snapshots)];
+    char name[CRASH_NAME_BYTES];
+    memcpy(name, snapshot->name, sizeof name);
+    *snapshot = model->snapshots[--model->n_snapshots];
+    return vecdb_snapshot_drop(world->db[world->turn], name, err);
+}
+
+/* As if a collection had given out most of its slots: it gets a new store, then or at the next chance. */
+static int use_up_slots(struct world *world, vecdb_error *err)
+{
+    int status;
+    vecdb_collection *collection;
+    struct vdb_connection *c;
+    uint64_t sequence;
+    if (!pick(world, &collection, &status, err))
+        return status;
+    if ((status = vdb_write_begin(collection->db->catalog, &c, &sequence, err)))
+        return status;
+    struct vdb_change change = {.sequence = sequence, .collection = collection->id, .kind = VDB_CHANGE_SCHEMA};
+    status = vdb_execute(c, "UPDATE collections SET next_slot = max(next_slot, 4000000000) WHERE id = %llu",
+                         collection->id, err);
+    if (!status)
+        status = vdb_changes_add(c, &change, err);
+    if (status)
+        vdb_write_rollback(c);
+    else
+        status = vdb_write_commit(c, err);
+    return status;
+}
+
 static int hold_a_scan(struct world *world, vecdb_error *err)
 {
     vecdb_scan_options options = {.size = sizeof options, .batch_rows = 10};
@@ -393,6 +480,11 @@ static const struct operation {
     {"reopen", 5, reopen},
     {"close the other handle", 3, close_one},
     {"hold a scan", 2, hold_a_scan},
+    {"back up", 2, back_up},
+    {"restore", 1, restore},
+    {"create a snapshot", 3, create_snapshot},
+    {"drop a snapshot", 2, drop_snapshot},
+    {"use up slots", 2, use_up_slots},
 };
 
 #define N_OPERATIONS (sizeof operations / sizeof *operations)
@@ -437,6 +529,7 @@ static void run_step(struct world *world, const struct operation *operation)
     uint64_t digest = crash_model_digest(world->model);
     world->turn = (int)below(world, 2);
     world->next = crash_model_copy(world->model);
+    world->n_steps++;
     crash_record_look();
     step->operation = operation->name;
     step->first_event = world->history->journal.n_events;
@@ -456,6 +549,7 @@ static void run_step(struct world *world, const struct operation *operation)
     step->after = world->next;
     step->digest = crash_model_digest(step->after);
     step->is_durable = world->plan->durability[world->turn] == VECDB_DURABILITY_FULL && step->digest != digest;
+    step->is_durable |= step->is_restore;
     if (!status)
         world->model = step->after;
     else if (n_failed == crash_record_failed_syncs())
@@ -499,6 +593,8 @@ void crash_work(const char *root, const struct crash_plan *plan, const struct cr
     if (difference)
         CRASH_FAIL("the recorder has missed something: %s", difference);
     crash_record_end();
+    for (size_t i = 0; i < world.n_backups; i++)
+        crash_model_free(world.backups[i].model);
     close_handle(&world, 0);
     close_handle(&world, 1);
 }
@@ -508,7 +604,7 @@ void crash_history_release(struct crash_history *history)
     crash_model_free(history->before);
     for (size_t i = 0; i < history->n_steps; i++)
         crash_model_free(history->steps[i].after);
-    free(history->steps);
+    crash_free(history->steps);
     crash_journal_release(&history->journal);
     *history = (struct crash_history){.n_steps = 0};
 }

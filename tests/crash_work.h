@@ -32,9 +32,11 @@ struct crash_step {
     uint64_t digest;               /* of `after` */
     struct crash_model *after;     /* what the database holds when it is done */
     char backup[CRASH_NAME_BYTES]; /* the directory it backs up to; "": none */
+    bool is_restore;
 };
 
 struct crash_plan {
+    unsigned number; /* of the workload: names of backups are never used again */
     unsigned n_steps;
     bool is_fat; /* records with long texts, so that checkpoints come by themselves */
     unsigned n_failing_syncs;

@@ -98,7 +98,7 @@ TOOL void each_name(const char *directory, void (*each)(void *context, const cha
     if (!listing)
         return;
     for (struct dirent *entry; (entry = readdir(listing));) {
-        char path[512];
+        char path[1024];
         if (entry->d_name[0] == '.')
             continue;
         snprintf(path, sizeof path, "%s/%s", directory, entry->d_name);

@@ -44,11 +44,11 @@ static void remove_all(const char *path)
 /* A path without links, of a directory that is not there. */
 static const char *fresh_directory(const char *name)
 {
-    static char real[2][400], paths[4][480];
+    static char real[4096], paths[4][480];
     static unsigned turn;
     char *path = paths[turn++ % 4];
-    CHECK(realpath(test_directory(), real[0]) && strlen(real[0]) < 400);
-    snprintf(path, sizeof paths[0], "%s/%s", real[0], name);
+    CHECK(realpath(test_directory(), real) && strlen(real) < 200);
+    snprintf(path, sizeof paths[0], "%.200s/%s", real, name);
     remove_all(path);
     return path;
 }
@@ -113,13 +113,49 @@ static size_t find_state(const struct crash_history *history, size_t cut, uint64
 
 /* ------------------------------------------------------------------ what is left of a database */
 
+static int try_open(const char *path, int mode, const char *snapshot, vecdb **db, vecdb_error *err)
+{
+    vecdb_options options = {.size = sizeof options, .mode = mode, .threads = VECDB_THREADS_NONE, .snapshot = snapshot};
+    return vecdb_open(path, &options, db, err);
+}
+
 static vecdb *open_image(const char *path, int mode)
 {
     vecdb_error err = VECDB_ERROR_INIT;
-    vecdb_options options = {.size = sizeof options, .mode = mode, .threads = VECDB_THREADS_NONE};
     vecdb *db;
-    CRASH_OK(err, vecdb_open(path, &options, &db, &err));
+    CRASH_OK(err, try_open(path, mode, NULL, &db, &err));
     return db;
+}
+
+struct snapshot_names {
+    char names[CRASH_MOST_SNAPSHOTS + 2][CRASH_NAME_BYTES];
+    size_t n;
+};
+
+static int note_snapshot(void *context, const vecdb_snapshot_info *info)
+{
+    struct snapshot_names *names = context;
+    if (names->n == CRASH_MOST_SNAPSHOTS + 2)
+        return 1;
+    snprintf(names->names[names->n++], CRASH_NAME_BYTES, "%s", info->name);
+    return 0;
+}
+
+/* Of the database and of all its snapshots. */
+static uint64_t digest_all(vecdb *db, const char *path, uint64_t seed, size_t *n_snapshots)
+{
+    vecdb_error err = VECDB_ERROR_INIT;
+    struct snapshot_names names = {.n = 0};
+    uint64_t sum = crash_database_digest(db, seed);
+    CRASH_OK(err, vecdb_snapshots(db, note_snapshot, &names, &err));
+    for (size_t i = 0; i < names.n; i++) {
+        vecdb *snapshot;
+        CRASH_OK(err, try_open(path, VECDB_OPEN_READONLY, names.names[i], &snapshot, &err));
+        sum += crash_snapshot_digest(names.names[i], crash_database_digest(snapshot, seed));
+        vecdb_close(snapshot);
+    }
+    *n_snapshots = names.n;
+    return sum;
 }
 
 static void tell_problem(void *context, const vecdb_problem *problem)
@@ -167,24 +203,84 @@ static uint64_t write_more(vecdb *db, uint64_t seed)
     return crash_table_digest(&table);
 }
 
+static void count_snapshot(void *context, const char *path, const char *name)
+{
+    (void)path;
+    *(size_t *)context += !strncmp(name, "snapshot-", 9);
+}
+
+/* A backup that was made is a database; one that was being made is one, or cannot be opened. */
+static void verify_backups(const char *root, const struct crash_history *history, size_t cut, uint64_t seed)
+{
+    for (size_t i = 0; i < history->n_steps; i++) {
+        const struct crash_step *step = &history->steps[i];
+        char path[512];
+        vecdb *db;
+        vecdb_error err = VECDB_ERROR_INIT;
+        if (!step->backup[0] || step->first_event > cut)
+            continue;
+        snprintf(path, sizeof path, "%s/%s", root, step->backup);
+        int status = try_open(path, VECDB_OPEN_EXISTING, NULL, &db, &err);
+        if (status && !step->status && step->end_event <= cut)
+            CRASH_FAIL("the %s of step %zu: %s", step->backup, i + 1, err.message);
+        if (status)
+            continue;
+        if (crash_database_digest(db, seed) != crash_model_data_digest(step->after))
+            CRASH_FAIL("the %s of step %zu holds something else", step->backup, i + 1);
+        check_image(db, "in a backup");
+        vecdb_close(db);
+    }
+}
+
+/* A restore that was cut off between its two renames is to be done again. */
+static void finish_restore(const char *root, const char *path, const struct crash_history *history, size_t cut)
+{
+    struct allowed allowed = allowed_at(history, cut);
+    const struct crash_step *step = allowed.end ? &history->steps[allowed.end - 1] : NULL;
+    vecdb_error err = VECDB_ERROR_INIT;
+    vecdb *db;
+    if (!step || !step->is_restore || step->end_event <= cut)
+        return;
+    int status = try_open(path, VECDB_OPEN_CREATE, NULL, &db, &err);
+    if (!status)
+        vecdb_close(db);
+    else if (status != VECDB_BUSY)
+        CRASH_FAIL("after a restore that was cut off: %s: %s", vecdb_status_name(status), err.message);
+    for (size_t i = 0; status && i < allowed.end; i++) {
+        char backup[512];
+        snprintf(backup, sizeof backup, "%s/%s", root, history->steps[i].backup);
+        if (history->steps[i].backup[0] && !history->steps[i].status &&
+            crash_model_data_digest(history->steps[i].after) == step->digest) {
+            CRASH_OK(err, vecdb_restore(backup, path, NULL, &err));
+            status = VECDB_OK;
+        }
+    }
+}
+
 /* All that is claimed of one image. Returns which state it is in. */
 static size_t verify(const char *root, const struct crash_history *history, size_t cut, uint64_t seed)
 {
     char path[512];
+    size_t n_snapshots, n_directories = 0;
     snprintf(path, sizeof path, "%s/db", root);
+    finish_restore(root, path, history, cut);
     vecdb *db = open_image(path, VECDB_OPEN_CREATE);
-    uint64_t digest = crash_database_digest(db, seed);
+    uint64_t digest = digest_all(db, path, seed, &n_snapshots);
     size_t state = find_state(history, cut, digest);
     check_image(db, "after the cut");
     digest += write_more(db, seed);
     check_image(db, "after writing and compacting");
-    if (crash_database_digest(db, seed) != digest)
+    if (digest_all(db, path, seed, &n_snapshots) != digest)
         CRASH_FAIL("it holds something else after writing and %s", "compacting");
     vecdb_close(db);
+    each_name(path, count_snapshot, &n_directories);
+    if (n_directories != n_snapshots)
+        CRASH_FAIL("%zu directories of snapshots, and %zu snapshots", n_directories, n_snapshots);
     db = open_image(path, seed % 2 ? VECDB_OPEN_READONLY : VECDB_OPEN_EXISTING);
-    if (crash_database_digest(db, seed) != digest)
+    if (digest_all(db, path, seed, &n_snapshots) != digest)
         CRASH_FAIL("it holds something else after %s", "a restart");
     vecdb_close(db);
+    verify_backups(root, history, cut, seed);
     return state;
 }
 
@@ -207,11 +303,10 @@ static int compare_points(const void *a, const void *b)
 static struct point *choose_points(const struct crash_journal *journal, size_t n, uint64_t seed)
 {
     struct vdb_random random = {seed};
-    struct point *points = vdb_alloc_zero(tool_memory(), n * sizeof *points);
-    size_t *barriers = vdb_alloc_zero(tool_memory(), (journal->n_events + 1) * sizeof *barriers), n_barriers = 0;
+    struct point *points = crash_new(n, sizeof *points);
+    size_t *barriers = crash_new(journal->n_events + 1, sizeof *barriers), n_barriers = 0;
     static const unsigned char variants[] = {CRASH_LOST,  CRASH_LOST,  CRASH_KEPT, CRASH_ORDERED, CRASH_ORDERED,
                                              CRASH_MIXED, CRASH_MIXED, CRASH_TORN, CRASH_MIXED,   CRASH_TORN};
-    CHECK(points && barriers);
     for (size_t i = journal->n_initial; i < journal->n_events; i++)
         if (journal->events[i].kind == CRASH_SYNC || journal->events[i].kind == CRASH_SYNC_FAILED)
             barriers[n_barriers++] = i;
@@ -226,7 +321,7 @@ static struct point *choose_points(const struct crash_journal *journal, size_t n
         else
             points[i].cut = barriers[(size_t)at % n_barriers] + (dice == 8);
     }
-    vdb_free(tool_memory(), barriers);
+    crash_free(barriers);
     qsort(points, n, sizeof *points, compare_points);
     return points;
 }
@@ -239,7 +334,7 @@ struct tally {
 
 /* What the next history begins with: nothing, or a disk that lost power. */
 struct beginning {
-    char root[512]; /* "": nothing */
+    char root[250]; /* "": nothing */
     struct crash_model *model;
 };
 
@@ -266,6 +361,14 @@ static void count(struct tally *tally, const struct crash_history *history)
     }
 }
 
+/* Backups, and what restores have replaced: what comes later does not know them. */
+static void remove_others(void *context, const char *path, const char *name)
+{
+    (void)context;
+    if (strcmp(name, "db"))
+        remove_all(path);
+}
+
 /* Cut one history at n points. One of them, now and then, is what the next begins with. */
 static void cut_history(const struct crash_history *history, size_t n, uint64_t seed, unsigned number,
                         struct beginning *next)
@@ -288,14 +391,15 @@ static void cut_history(const struct crash_history *history, size_t n, uint64_t 
         const char *image = fresh_directory("image");
         crash_disk_cut(disk, point->variant, point->seed, image);
         size_t state = verify(image, history, point->cut, point->seed);
-        if (i == continued) {
+        if (i == continued && !history->steps[allowed_at(history, point->cut).end - 1].is_restore) {
             snprintf(next->root, sizeof next->root, "%s", fresh_directory(number % 2 ? "odd" : "even"));
             crash_disk_cut(disk, point->variant, point->seed, next->root);
+            each_name(next->root, remove_others, NULL);
             next->model = crash_model_copy(model_after(history, state));
         }
     }
     crash_disk_free(disk);
-    vdb_free(tool_memory(), points);
+    crash_free(points);
 }
 
 static void cut_power(unsigned long n_points)
@@ -308,6 +412,7 @@ static void cut_power(unsigned long n_points)
         struct crash_history history;
         struct crash_plan plan = make_plan(&random);
         struct beginning next = {"", NULL};
+        plan.number = (unsigned)tally.n_histories;
         size_t n = n_points / 25 < 100 ? 100 : n_points / 25;
         if (n > n_points - tally.n_points)
             n = n_points - tally.n_points;
