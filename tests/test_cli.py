@@ -654,6 +654,71 @@ def compact_gives_space_back():
     assert " before, " in ok("compact", "db", "--table").out
 
 
+# ------------------------------------------------------------------ backups and snapshots
+
+
+@test
+def a_backup_is_a_database_and_is_restored():
+    small()
+    assert ok("backup", "db", "copy").lines() == [{"from": "db", "to": "copy"}]
+    assert ok("backup", "db", "linked", "--link", "--table").out == "db is backed up in linked\n"
+    ok("delete", "db", "c", 2, 4)
+    assert [count(d, "c") for d in ("db", "copy", "linked")] == [38, 40, 40]
+    assert ok("check", "copy").code == 0 and ok("check", "linked").code == 0
+    assert ok("restore", "copy", "db", "--csv").out == "from,to\r\ncopy,db\r\n"
+    assert count("db", "c") == 40 and count("db.replaced-1", "c") == 38
+    ok("restore", "linked", "new")
+    assert count("new", "c") == 40
+    fails(1, "already", "backup", "db", "copy")
+    fails(1, "elsewhere", "backup", "db", "db/inside")
+    fails(1, "none", "backup", "none", "b")
+    fails(1, "none", "restore", "none", "db")
+    fails(2, "too few", "backup", "db")
+    assert not os.path.exists("b") and not os.path.exists("db/inside")
+
+
+@test
+def a_damaged_database_is_not_backed_up():
+    ok("import", "db", "c", write_bin("a.fbin", grid(3000, 16), "f"), "--compression", "none")
+    ok("compact", "db")
+    path = os.path.join("db", next(f for f in os.listdir("db") if f.startswith("vectors")))
+    with open(path, "r+b") as file:
+        file.seek(os.path.getsize(path) // 2)
+        file.write(b"damage")
+    fails(3, "vectors", "backup", "db", "copy")
+    assert not os.path.exists("copy")
+
+
+@test
+def snapshots_are_made_listed_read_and_dropped():
+    small()
+    ok("snapshot", "db", "before")
+    ok("delete", "db", "c", 2, 4)
+    ok("snapshot", "db", "an \u00e9 'after'")
+    listed = ok("snapshot", "db", "--json").json()["snapshots"]
+    assert [s["name"] for s in listed] == ["before", "an \u00e9 'after'"], listed
+    assert listed[0]["sequence"] < listed[1]["sequence"] and listed[0]["created"].startswith("20")
+    assert [s["name"] for s in ok("snapshot", "db").lines()] == ["before", "an \u00e9 'after'"]
+    assert "before" in ok("snapshot", "db", "--table").out
+    assert ok("snapshot", "db", "--csv").out.splitlines()[1].startswith("before,20")
+    fails(1, "no record", "get", "db", "c", 2)
+    assert ok("get", "db", "c", 2, "--snapshot", "before").lines()[0]["key"] == 2
+    assert ok("query", "db", "c", "--like", 4, "-k", 3, "--snapshot=before").lines()
+    assert len(ok("scan", "db", "c", "--snapshot", "before").lines()) == 40
+    assert ok("info", "db", "--json", "--snapshot", "before").json()["collections"][0]["count"] == 40
+    assert ok("check", "db", "--snapshot", "before").code == 0
+    ok("export", "db", "c", "old.jsonl", "--snapshot", "before")
+    ok("backup", "db", "old", "--snapshot", "before")
+    assert count("old", "c") == 40 and count("db", "c") == 38
+    fails(1, "already", "snapshot", "db", "before")
+    fails(1, "no snapshot", "snapshot", "db", "none", "--drop")
+    fails(1, "no snapshot", "scan", "db", "c", "--snapshot", "none")
+    fails(2, "needs a name", "snapshot", "db", "--drop")
+    fails(2, "not an option of delete", "delete", "db", "c", 1, "--snapshot", "before")
+    ok("snapshot", "db", "before", "--drop")
+    assert [s["name"] for s in ok("snapshot", "db").lines()] == ["an \u00e9 'after'"]
+
+
 # ------------------------------------------------------------------ export
 
 
@@ -753,7 +818,8 @@ def wrong_usage_is_exit_code_2_and_suggests_the_nearest_name():
 
 @test
 def every_command_has_help_with_an_example():
-    commands = ["import", "query", "get", "delete", "scan", "info", "check", "compact", "export", "eval"]
+    commands = ["import", "query", "get", "delete", "scan", "info", "check", "compact", "export", "eval",
+                "backup", "restore", "snapshot"]
     listing = ok("help").out
     assert ok("--help").out == listing
     for command in commands:
@@ -780,6 +846,9 @@ def options_of_the_database_are_taken_by_every_command():
     ok("compact", "db", *common)
     ok("export", "db", "c", "out.jsonl", *common)
     ok("eval", "db", "c", "--queries", "a.fbin", *common)
+    ok("backup", "db", "copy", *common)
+    ok("restore", "copy", "other", *common)
+    ok("snapshot", "db", "s", *common)
 
 
 @test
