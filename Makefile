@@ -237,6 +237,9 @@ test-examples: ## install into a scratch directory, build the examples against i
 	@$(RUN_TESTS) examples
 fuzz: ## every fuzz target for FUZZ_S seconds
 	@$(RUN_TESTS) fuzz
+SOAK_S ?= 600## how many seconds `make soak` runs
+soak: $B/tests/test_soak ## four processes write, eight read, one compacts and makes backups, for SOAK_S seconds
+	@VECDB_TEST_ROUNDS=$(SOAK_S) VECDB_TEST_SLOW=10 $B/tests/test_soak
 crash: $B/tests/test_crash ## 10,000 simulated power cuts (VECDB_TEST_ROUNDS)
 	@VECDB_TEST_ROUNDS=$${VECDB_TEST_ROUNDS:-10000} VECDB_TEST_SLOW=10 $B/tests/test_crash
 layering: ## who includes whom, by the rule of lib/ARCHITECTURE.md
@@ -252,7 +255,8 @@ BENCHES_RUN = $(if $(BENCH),$(BENCH:%=$B/bench/bench_%),$(BENCHES))
 bench: $(BENCHES_RUN) $B/vecdb-cli ## run the benchmarks, one after another (data: ../shared/data or VECDB_DATA)
 	@scratch=$$(mktemp -d -p $(OUT)) && trap 'rm -rf "$$scratch"' EXIT && for program in $(BENCHES_RUN); do \
 	    echo "== $$program"; \
-	    case $$program in *bench_commit) mkdir "$$scratch/commit"; set -- "$$scratch/commit" ;; *) set -- ;; esac; \
+	    case $$program in *bench_commit | *bench_writers | *bench_open) mkdir -p "$$scratch/files"; set -- "$$scratch/files" ;; \
+	    *) set -- ;; esac; \
 	    $$program "$$@" || exit 1; \
 	done
 
@@ -297,6 +301,6 @@ help: ## this list
 	    printf "  %-10s %s%s\n", name, part[2], part[1] == "" ? "" : " (" part[1] ")"}' Makefile
 
 .PHONY: all tests fuzzers benches examples deps deps-test deps-arm64 quickstart test test-quick test-asan test-tsan test-arm64 test-neon \
-    test-examples fuzz crash layering symbols habits headers bench bench-peers-flat format format-check install uninstall clean help FORCE
+    test-examples fuzz crash soak layering symbols habits headers bench bench-peers-flat format format-check install uninstall clean help FORCE
 .SECONDARY:
 -include $(shell find $B -name '*.d' 2>/dev/null)
