@@ -180,6 +180,8 @@ static void happen(struct crash_disk *disk, size_t moment)
         for (size_t i = 0; i < node->n_pending; i++)
             node->pending[i].is_doubtful = true;
         break;
+    case CRASH_NOTHING:
+        break;
     default:
         crash_tree_apply(&disk->now, event);
         disk->pending = crash_grow(disk->pending, disk->n_pending, &disk->capacity, sizeof *disk->pending);

@@ -19,13 +19,14 @@
 #include <stdint.h>
 
 enum crash_kind {
-    CRASH_MAKE,       /* name in `directory` for `node`, which is new, or has one more name */
-    CRASH_REMOVE,     /* name in `directory` */
-    CRASH_RENAME,     /* name in `directory` to to_name in to_directory */
-    CRASH_WRITE,      /* `length` bytes at `offset` of node */
-    CRASH_TRUNCATE,   /* node has `offset` bytes now */
-    CRASH_SYNC,       /* node, a file or a directory */
-    CRASH_SYNC_FAILED /* the same, told to have failed */
+    CRASH_MAKE,        /* name in `directory` for `node`, which is new, or has one more name */
+    CRASH_REMOVE,      /* name in `directory` */
+    CRASH_RENAME,      /* name in `directory` to to_name in to_directory */
+    CRASH_WRITE,       /* `length` bytes at `offset` of node */
+    CRASH_TRUNCATE,    /* node has `offset` bytes now */
+    CRASH_SYNC,        /* node, a file or a directory */
+    CRASH_SYNC_FAILED, /* the same, told to have failed */
+    CRASH_NOTHING      /* a test has taken it out */
 };
 
 struct crash_event {

@@ -15,6 +15,8 @@
  * VECDB_TEST_ROUNDS says how many cuts. With a seed and a number of rounds everything is the same again.
  * VECDB_CRASH_KEEP=DIRECTORY keeps the files of the cut that failed, as they were before they were opened.
  */
+#include <sys/wait.h>
+
 #include "crash_disk.h"
 #include "crash_recorder.h"
 #include "crash_work.h"
@@ -442,4 +444,103 @@ static void cut_power(unsigned long n_points)
 TEST(a_power_cut_takes_nothing_that_was_acknowledged)
 {
     cut_power(test_rounds(400));
+}
+
+/* ------------------------------------------------------------------ is the test worth anything? */
+
+/* Record a workload in a directory of its own. */
+static void record(const struct crash_plan *plan, uint64_t seed, struct crash_history *history)
+{
+    char root[250];
+    snprintf(root, sizeof root, "%s", fresh_directory("recorded"));
+    CHECK(!mkdir(root, 0777));
+    crash_work(root, plan, NULL, seed, history);
+    remove_all(root);
+}
+
+static bool is_of(const struct crash_journal *journal, const struct crash_event *event, int kind, const char *name)
+{
+    const struct crash_node *node = &journal->nodes[event->node];
+    return event->kind == kind &&
+           (name ? !node->is_directory && !strncmp(node->first_name, name, strlen(name)) : node->is_directory);
+}
+
+static unsigned count_events(const struct crash_journal *journal, int kind, const char *name)
+{
+    unsigned n = 0;
+    for (size_t i = journal->n_initial; i < journal->n_events; i++)
+        n += is_of(journal, &journal->events[i], kind, name);
+    return n;
+}
+
+TEST(what_sqlite_and_the_library_write_and_sync_is_recorded)
+{
+    struct crash_plan plan = {.n_steps = 60};
+    struct crash_history history;
+    record(&plan, test_seed(), &history);
+    const struct crash_journal *journal = &history.journal;
+    CHECK_LE(history.n_steps, count_events(journal, CRASH_WRITE, "catalog.sqlite-wal"));
+    CHECK_LE(10, count_events(journal, CRASH_SYNC, "catalog.sqlite-wal"));
+    CHECK_LE(1, count_events(journal, CRASH_TRUNCATE, "catalog.sqlite-wal"));
+    CHECK_LE(10, count_events(journal, CRASH_WRITE, "catalog.sqlite"));
+    CHECK_LE(1, count_events(journal, CRASH_SYNC, "catalog.sqlite"));
+    CHECK_LE(1, count_events(journal, CRASH_SYNC, "vectors-"));
+    CHECK_LE(10, count_events(journal, CRASH_WRITE, "state")); /* stores into a map, most of them */
+    CHECK_LE(2, count_events(journal, CRASH_SYNC, NULL));
+    crash_history_release(&history);
+}
+
+TEST(a_seed_gives_the_same_workload_to_the_byte)
+{
+    struct crash_plan plan = {.n_steps = 60, .n_failing_syncs = 2};
+    struct crash_history one, other;
+    record(&plan, test_seed(), &one);
+    record(&plan, test_seed(), &other);
+    for (size_t i = 0; i < one.journal.n_events && i < other.journal.n_events; i++) {
+        const struct crash_event *a = &one.journal.events[i], *b = &other.journal.events[i];
+        if (memcmp(a, b, sizeof *a) ||
+            (a->length && memcmp(one.journal.bytes + a->at, other.journal.bytes + b->at, a->length)))
+            FAIL("event %zu, of kind %d on %s, is another at offset %llu of %zu bytes", i, a->kind,
+                 one.journal.nodes[a->node].first_name, (unsigned long long)a->offset, a->length);
+    }
+    CHECK_SIZE(one.journal.n_events, other.journal.n_events);
+    crash_history_release(&one);
+    crash_history_release(&other);
+}
+
+/* Does the test fail when the library leaves out syncs of such files (NULL: of directories)? */
+static bool is_noticed(const char *name)
+{
+    struct vdb_random random = {test_seed()};
+    for (unsigned attempt = 0; attempt < 8; attempt++) {
+        struct crash_plan plan = {.n_steps = 50};
+        struct crash_history history;
+        int status = 0;
+        record(&plan, vdb_random_next(&random), &history);
+        for (size_t i = history.journal.n_initial; i < history.journal.n_events; i++)
+            if (is_of(&history.journal, &history.journal.events[i], CRASH_SYNC, name))
+                history.journal.events[i].kind = CRASH_NOTHING;
+        pid_t child = fork();
+        CHECK(child >= 0);
+        if (!child) {
+            struct beginning next = {"", NULL};
+            int nowhere = open("/dev/null", O_WRONLY | O_CLOEXEC);
+            dup2(nowhere, 2);
+            cut_history(&history, 150, vdb_random_next(&random), attempt, &next);
+            _exit(0);
+        }
+        CHECK_INT(waitpid(child, &status, 0), child);
+        crash_history_release(&history);
+        if (status)
+            return true;
+    }
+    return false;
+}
+
+TEST(syncs_that_are_left_out_are_noticed)
+{
+    CHECK(is_noticed("catalog.sqlite-wal"));
+    CHECK(is_noticed("catalog.sqlite"));
+    CHECK(is_noticed("vectors-"));
+    CHECK(is_noticed(NULL));
 }
