@@ -16,6 +16,7 @@
 #include <unistd.h>
 
 #include "backup.h"
+#include "scrub.h"
 
 #define DEFAULT_MEMORY_BYTES (256u << 20)
 #define DEFAULT_BUSY_TIMEOUT_MS 5000
@@ -359,6 +360,8 @@ int vdb_database_open(const char *path, const vecdb_options *options, const stru
         status = vdb_fail(err, VECDB_NOT_FOUND, "\":memory:\" is a new database whenever it is opened");
     else
         status = open_parts(db, hook, err);
+    if (!status)
+        status = vdb_scrub_start(db, &db->scrub, err);
     if (status) {
         free_database(db);
         return status;
@@ -380,6 +383,7 @@ void vecdb_close(vecdb *db)
     if (vdb_database_check(db, NULL))
         return; /* in the child of a fork: what is shared with the parent is left alone */
     unlist_database(db);
+    vdb_scrub_stop(db->scrub);
     vdb_maintain_stop(db);
     free_database(db);
 }

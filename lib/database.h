@@ -105,6 +105,8 @@ struct vecdb {
     pthread_cond_t worker_wakes;
     bool has_worker, worker_ends, has_work, has_checkpoint;
 
+    struct vdb_scrub *scrub; /* NULL: none */
+
     vecdb *next_open; /* in the list of open databases, for fork */
 };
 

@@ -6,6 +6,7 @@
 
 #include <stdio.h>
 
+#include "scrub.h"
 #include "validate.h"
 
 static int describe_field(const struct vdb_view *view, const struct vdb_view_field *field, vecdb_field_info *info,
@@ -219,6 +220,7 @@ int vecdb_database_stats(vecdb *db, vecdb_stats *out, vecdb_error *err)
     stats.vector_bytes_rewritten = atomic_load(&db->vector_bytes_rewritten);
     stats.is_maintainer = atomic_load(&db->is_maintainer);
     stats.is_readonly = db->is_readonly;
+    vdb_scrub_get_stats(db->scrub, &stats);
     stats.simd = db->kernels->name;
     stats.size = out->size < sizeof stats ? out->size : sizeof stats;
     memcpy(out, &stats, stats.size);
