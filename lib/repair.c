@@ -19,8 +19,8 @@
  * replaces anything, made durable before the next. So after a crash the names tell the step: in 2 and 3 the
  * damaged database is in its place, and a second run removes what the first one made and begins again; in 4 nothing
  * has the name, opening says so and makes no new database there (database.c), and a second run ends in 5. Of the
- * damaged database no byte is changed. (Where `state` was missing there is an empty one afterwards: it carries
- * the lock.)
+ * damaged database no byte is changed. (Where `state` was missing there is one afterwards: it carries the lock.
+ * catalog.sqlite-shm is memory, and may change.)
  *
  * DIAGNOSIS reads the catalog without SQLite (storage/salvage.h), because SQLite's own recovery would write. Only a
  * catalog whose every byte is right is then opened, for vecdb_check to look at all the rest.
@@ -165,19 +165,22 @@ static int look_at_place(struct vdb_repair *repair, bool *is_done, vecdb_error *
 
 /* ------------------------------------------------------------------ removing what was made */
 
-static bool remove_snapshot(void *context, const char *name)
+static bool remove_one(void *context, const char *name)
 {
     struct directory_list *list = context;
-    if (strncmp(name, "snapshot-", 9))
-        return true;
+    struct vdb_vfs *vfs = list->repair->vfs;
+    enum vdb_path_kind kind;
     char *path = vdb_path_join(&list->repair->memory, list->path, name);
-    list->status = path ? vdb_copy_remove(list->repair->vfs, path, true, list->err)
-                        : vdb_fail_memory(list->err, strlen(name));
+    list->status = path ? vfs->kind(vfs, path, &kind, list->err) : vdb_fail_memory(list->err, strlen(name));
+    if (!list->status && kind == VDB_PATH_DIRECTORY)
+        list->status = vdb_copy_remove(vfs, path, true, list->err); /* a snapshot */
+    else if (!list->status)
+        list->status = vfs->remove(vfs, path, list->err);
     vdb_free(&list->repair->memory, path);
     return !list->status;
 }
 
-/* A database that a repair has made and not completed. */
+/* A database that a repair has made and not completed: all that is in it. */
 static int remove_made(struct vdb_repair *repair, const char *path, vecdb_error *err)
 {
     struct directory_list list = {.repair = repair, .path = path, .err = err};
@@ -185,10 +188,10 @@ static int remove_made(struct vdb_repair *repair, const char *path, vecdb_error 
     int status = is_kind(repair, path, VDB_PATH_DIRECTORY, &is_there, err);
     if (status || !is_there)
         return status;
-    status = repair->vfs->list(repair->vfs, path, remove_snapshot, &list, err);
+    status = repair->vfs->list(repair->vfs, path, remove_one, &list, err);
     if (!status)
         status = list.status;
-    return status ? status : vdb_copy_remove(repair->vfs, path, true, err);
+    return status ? status : repair->vfs->remove_directory(repair->vfs, path, err);
 }
 
 /* ------------------------------------------------------------------ diagnosis */
@@ -364,15 +367,22 @@ static int heal_state(struct vdb_repair *repair, const struct state_facts *facts
     vecdb_close(db);
     if (!status)
         status = check_database(repair, repair->path, is_whole, err);
-    if (!status && is_older)
+    if (!status && !*is_whole && kept) { /* it will be kept as it was */
+        status = repair->vfs->remove(repair->vfs, state, err);
+        if (!status)
+            status = repair->vfs->rename(repair->vfs, kept, state, err);
+    } else if (status || !*is_whole) {
+        /* nothing to tell yet */
+    } else if (is_older) {
         vdb_repair_tell(repair, VECDB_PROBLEM_LOST, "catalog.sqlite", NULL,
                         "commits %llu to %llu are lost: the catalog is whole, but older than what was acknowledged",
                         (unsigned long long)sequence + 1, (unsigned long long)facts->durable);
-    else if (!status)
+    } else {
         vdb_repair_tell(repair, VECDB_PROBLEM_HEALED, "state", NULL, "the file was made anew: %s",
                         facts->is_missing   ? "it was missing"
                         : facts->is_damaged ? facts->reason
                                             : "it belonged to another database");
+    }
     vdb_free(&repair->memory, kept);
     vdb_free(&repair->memory, state);
     return status;
@@ -506,7 +516,10 @@ static int build(struct vdb_repair *repair, const struct state_facts *facts, vec
         status = remove_made(repair, repair->complete, err);
     if (!status)
         status = vdb_repair_read_truth(repair, repair->truth, err);
-    if (!status && !repair->truth->has_database && !repair->truth->n_collections)
+    bool any = repair->truth->has_database;
+    for (size_t i = 0; i < repair->truth->n_collections; i++)
+        any |= repair->truth->collections[i].records || repair->truth->collections[i].keys;
+    if (!status && !any)
         return vdb_fail(err, VECDB_CORRUPT,
                         "nothing in the catalog of %s can be read, and without it vectors have no keys; restore a backup",
                         repair->path);

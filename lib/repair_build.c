@@ -39,6 +39,14 @@ struct build_record {
     uint32_t slot;
 };
 
+/* The key of a record whose own page is doubtful, as a good page of the index has it. */
+struct doubted_key {
+    uint32_t slot;
+    int64_t integer;
+    char *text; /* NULL: an integer */
+    size_t length;
+};
+
 struct build {
     struct vdb_repair *repair;
     const struct vdb_repair_truth *truth;
@@ -50,7 +58,11 @@ struct build {
     size_t n_fields;
     const struct vdb_slots *dead; /* may be NULL */
     struct vdb_slots *seen;
-    bool keys_only; /* the rows that come now are of the index of keys */
+    struct vdb_slots *in_keys; /* slots in good pages of the index of keys; NULL: it was not looked at */
+    bool has_all_keys;         /* no page of the index is missing: a slot that is not in it is no record's */
+    struct vdb_slots *doubted; /* slots of records in doubtful pages; NULL: there are none */
+    struct doubted_key *keys;  /* what the index says of those, by slot */
+    size_t n_keys;
     uint64_t n_places, n_saved;
     vecdb_record records[BATCH_RECORDS];
     vecdb_vector *vectors; /* n_fields a record */
@@ -268,6 +280,80 @@ static bool is_wanted(const struct build *build, uint64_t slot)
            !(build->dead && vdb_slots_has(build->dead, (uint32_t)slot));
 }
 
+/* ---- keys: the same truth twice, in the record and in the index */
+
+static int note_doubtful(void *context, const struct vdb_salvage_row *row, vecdb_error *err)
+{
+    (void)err;
+    struct build *build = context;
+    if (row->is_doubtful && row->rowid < UINT32_MAX)
+        vdb_slots_add(build->doubted, (uint32_t)row->rowid);
+    return VECDB_OK;
+}
+
+static int note_key(void *context, const struct vdb_salvage_row *row, vecdb_error *err)
+{
+    struct build *build = context;
+    struct vdb_memory *memory = &build->repair->memory;
+    vecdb_key key;
+    if (row->n_values != 2 || row->is_doubtful || row->values[1].kind != VDB_VALUE_INTEGER ||
+        row->values[1].integer < 0 || row->values[1].integer >= UINT32_MAX)
+        return VECDB_OK;
+    uint32_t slot = (uint32_t)row->values[1].integer;
+    vdb_slots_add(build->in_keys, slot);
+    if (!vdb_slots_has(build->doubted, slot) || !get_key(&row->values[0], &key))
+        return VECDB_OK;
+    struct doubted_key *more = vdb_realloc_array(memory, build->keys, build->n_keys + 1, sizeof *more);
+    if (!more)
+        return vdb_fail_memory(err, sizeof *more);
+    build->keys = more;
+    more[build->n_keys] = (struct doubted_key){.slot = slot, .integer = key.integer, .length = key.length};
+    if (key.text && !(more[build->n_keys].text = vdb_strdup(memory, key.text, key.length)))
+        return vdb_fail_memory(err, key.length);
+    build->n_keys++;
+    return VECDB_OK;
+}
+
+static int compare_doubted(const void *a, const void *b)
+{
+    const struct doubted_key *left = a, *right = b;
+    return left->slot < right->slot ? -1 : left->slot > right->slot;
+}
+
+/* Before records of doubtful pages are read: what does the index say of them? */
+static int read_index(struct build *build, vecdb_error *err)
+{
+    struct vdb_salvage *salvage = build->repair->salvage;
+    const struct vdb_repair_collection *source = build->source;
+    uint32_t n_unplaced = vdb_salvage_get_report(salvage)->n_unplaced;
+    if (!source->records || !source->keys || (!source->records->n_bad && !n_unplaced) || build->repair->is_foreign)
+        return VECDB_OK;
+    build->has_all_keys = !source->keys->n_bad && !n_unplaced;
+    build->in_keys = vdb_slots_new();
+    build->doubted = vdb_slots_new();
+    if (!build->in_keys || !build->doubted)
+        return vdb_fail_memory(err, 64);
+    int status = vdb_salvage_rows(salvage, source->records, note_doubtful, build, err);
+    if (!status)
+        status = vdb_salvage_rows(salvage, source->keys, note_key, build, err);
+    if (!status && build->n_keys)
+        qsort(build->keys, build->n_keys, sizeof *build->keys, compare_doubted);
+    return status;
+}
+
+/* The key of a record in a doubtful page; false: the index knows that there is no such record. */
+static bool correct_key(const struct build *build, struct found_record *found)
+{
+    struct doubted_key wanted = {.slot = found->slot};
+    if (!found->is_doubtful || !build->in_keys)
+        return true;
+    const struct doubted_key *known =
+        build->n_keys ? bsearch(&wanted, build->keys, build->n_keys, sizeof wanted, compare_doubted) : NULL;
+    if (known)
+        found->key = (vecdb_key){.text = known->text, .length = known->length, .integer = known->integer};
+    return known || !build->has_all_keys;
+}
+
 static const unsigned char *get_text(struct build *build, const struct vdb_value *value, struct vdb_repair_run *lost,
                                      const vecdb_key *key, size_t *length)
 {
@@ -282,7 +368,8 @@ static int read_record(void *context, const struct vdb_salvage_row *row, vecdb_e
 {
     struct build *build = context;
     struct found_record found = {.slot = (uint32_t)row->rowid, .is_doubtful = row->is_doubtful};
-    if (row->n_values != 4 || !is_wanted(build, row->rowid) || !get_key(&row->values[1], &found.key))
+    if (row->n_values != 4 || !is_wanted(build, row->rowid) || !get_key(&row->values[1], &found.key) ||
+        !correct_key(build, &found))
         return VECDB_OK;
     vdb_slots_add(build->seen, found.slot);
     found.metadata = get_text(build, &row->values[2], &build->lost_metadata, &found.key, &found.metadata_length);
@@ -459,6 +546,11 @@ static void close_collection(struct build *build)
     }
     vdb_free(&build->repair->memory, build->fields);
     vdb_free(&build->repair->memory, build->vectors);
+    for (size_t i = 0; i < build->n_keys; i++)
+        vdb_free(&build->repair->memory, build->keys[i].text);
+    vdb_free(&build->repair->memory, build->keys);
+    vdb_slots_free(build->in_keys);
+    vdb_slots_free(build->doubted);
     vdb_slots_free(build->seen);
 }
 
@@ -495,6 +587,8 @@ static int build_collection(struct build *build, vecdb_error *err)
     struct vdb_salvage *salvage = build->repair->salvage;
     begin_runs(build);
     int status = open_collection(build, err);
+    if (!status)
+        status = read_index(build, err);
     if (!status && source->records)
         status = vdb_salvage_rows(salvage, source->records, read_record, build, err);
     if (!status && source->keys)
