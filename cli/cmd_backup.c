@@ -44,7 +44,8 @@ int cmd_backup(const struct options *options)
     vecdb_error err = VECDB_ERROR_INIT;
     struct progress progress;
     vecdb *db = NULL;
-    int status = cli_open(options, VECDB_OPEN_READONLY, &db, &err);
+    /* Not read-only: after a crash somebody has to recover the log. Where nothing can be written it is all the same. */
+    int status = cli_open(options, VECDB_OPEN_EXISTING, &db, &err);
     if (status)
         return cli_report(status, &err);
     cli_catch_interrupt();

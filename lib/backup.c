@@ -126,12 +126,15 @@ static int with_path(struct copy *copy, const char *name,
 
 /* ------------------------------------------------------------------ removing a copy */
 
-struct name_list {
-    struct vdb_memory *memory;
-    char **names;
-    size_t n;
-    bool failed;
-};
+/* Needs no memory: there may be none, which may be why the copy is removed. */
+static int remove_name(struct vdb_vfs *vfs, const char *directory, const char *name, vecdb_error *err)
+{
+    char path[PATH_MAX];
+    int n = snprintf(path, sizeof path, "%s/%s", directory, name);
+    if (n < 0 || (size_t)n >= sizeof path)
+        return vdb_fail(err, VECDB_INVALID, "the path %.60s... is too long", directory);
+    return vfs->remove(vfs, path, err);
+}
 
 static bool is_part_of_copy(const char *name)
 {
@@ -141,47 +144,37 @@ static bool is_part_of_copy(const char *name)
            !strncmp(name, "index-", 6) || !strcmp(name, "dropped");
 }
 
-static bool note_name(void *context, const char *name)
-{
-    struct name_list *list = context;
-    if (!is_part_of_copy(name))
-        return true;
-    char **more = vdb_realloc_array(list->memory, list->names, list->n + 1, sizeof *more);
-    char *copy = more ? vdb_strdup(list->memory, name, strlen(name)) : NULL;
-    if (more)
-        list->names = more;
-    if (copy)
-        list->names[list->n++] = copy;
-    list->failed = !copy;
-    return copy != NULL;
-}
+struct removal {
+    struct vdb_vfs *vfs;
+    const char *directory;
+    int status;
+    vecdb_error *err;
+};
 
-static int remove_name(struct vdb_vfs *vfs, const char *directory, const char *name, vecdb_error *err)
+static bool remove_part(void *context, const char *name)
 {
-    char *path = vdb_path_join(vfs->memory, directory, name);
-    int status = path ? vfs->remove(vfs, path, err) : vdb_fail_memory(err, strlen(name));
-    vdb_free(vfs->memory, path);
-    return status;
+    struct removal *removal = context;
+    if (is_part_of_copy(name))
+        removal->status = remove_name(removal->vfs, removal->directory, name, removal->err);
+    return !removal->status;
 }
 
 int vdb_copy_remove(struct vdb_vfs *vfs, const char *path, bool with_directory, vecdb_error *err)
 {
-    static const char *const first[] = {"catalog.sqlite",       VDB_PARTIAL_CATALOG,  VDB_PARTIAL_CATALOG "-wal",
-                                        VDB_PARTIAL_CATALOG "-journal", "catalog.sqlite-wal", "catalog.sqlite-shm"};
-    struct name_list list = {.memory = vfs->memory};
+    static const char *const first[] = {"catalog.sqlite",
+                                        VDB_PARTIAL_CATALOG,
+                                        VDB_PARTIAL_CATALOG "-wal",
+                                        VDB_PARTIAL_CATALOG "-journal",
+                                        "catalog.sqlite-wal",
+                                        "catalog.sqlite-shm"};
+    struct removal removal = {.vfs = vfs, .directory = path, .err = err};
     int status = VECDB_OK;
     for (size_t i = 0; i < sizeof first / sizeof *first && !status; i++)
         status = remove_name(vfs, path, first[i], err);
     if (!status)
-        status = vfs->list(vfs, path, note_name, &list, err);
-    if (!status && list.failed)
-        status = vdb_fail_memory(err, sizeof(char *));
-    for (size_t i = 0; i < list.n; i++) {
-        if (!status)
-            status = remove_name(vfs, path, list.names[i], err);
-        vdb_free(vfs->memory, list.names[i]);
-    }
-    vdb_free(vfs->memory, list.names);
+        status = vfs->list(vfs, path, remove_part, &removal, err);
+    if (!status)
+        status = removal.status;
     if (!status)
         status = remove_name(vfs, path, "state", err);
     return status || !with_directory ? status : vfs->remove_directory(vfs, path, err);

@@ -223,6 +223,13 @@ TOOL vecdb *make_rich_database(const char *path)
     return db;
 }
 
+TOOL void drop_files(struct kept_files *kept)
+{
+    for (size_t i = 0; i < kept->n; i++)
+        vdb_free(tool_memory(), kept->files[i].bytes);
+    kept->n = 0;
+}
+
 /* ------------------------------------------------------------------ operations that fail */
 
 /* Fails operation n (from 0), or all from n on, or ends the process there. */
