@@ -115,7 +115,7 @@ static int close_extent(struct compaction *compaction, vecdb_error *err)
     return status;
 }
 
-static int open_extent(struct compaction *compaction, struct vdb_connection *c, uint32_t slot, vecdb_error *err)
+static int open_extent(struct compaction *compaction, uint32_t slot, vecdb_error *err)
 {
     vecdb *db = compaction->collection->db;
     struct vdb_append *appends =
@@ -124,8 +124,14 @@ static int open_extent(struct compaction *compaction, struct vdb_connection *c, 
         return vdb_fail_memory(err, sizeof *appends);
     compaction->appends = appends;
     struct vdb_append *append = &appends[compaction->n_appends];
-    int status = vdb_append_open(db, c, &compaction->row, compaction->view->row.store, slot, false,
-                                 compaction->generation, append, err);
+    struct vdb_connection *c; /* a short transaction, so that copying does not keep the catalog's log from being cut */
+    uint64_t sequence;
+    int status = vdb_read_begin(db->catalog, &c, &sequence, err);
+    if (status)
+        return status;
+    status = vdb_append_open(db, c, &compaction->row, compaction->view->row.store, slot, false,
+                             compaction->generation, append, err);
+    vdb_read_end(c);
     if (status)
         return status;
     compaction->n_appends++;
@@ -136,8 +142,7 @@ static int open_extent(struct compaction *compaction, struct vdb_connection *c, 
     return VECDB_OK;
 }
 
-static int copy_page(struct compaction *compaction, struct vdb_connection *c, struct vdb_block *block,
-                     vecdb_error *err)
+static int copy_page(struct compaction *compaction, struct vdb_block *block, vecdb_error *err)
 {
     const struct vdb_view_field *field = compaction->field;
     int status = VECDB_OK;
@@ -146,7 +151,7 @@ static int copy_page(struct compaction *compaction, struct vdb_connection *c, st
         if (vdb_slots_has(compaction->view->dead->set, slot))
             continue;
         if (!compaction->is_open)
-            status = open_extent(compaction, c, slot, err);
+            status = open_extent(compaction, slot, err);
         if (status)
             return status;
         vdb_view_copy_row(field, block, row, compaction->scratch);
@@ -157,15 +162,15 @@ static int copy_page(struct compaction *compaction, struct vdb_connection *c, st
     return status;
 }
 
-static int copy_segment(struct compaction *compaction, struct vdb_connection *c, struct vdb_segment *segment,
-                        struct vdb_stop *stop, vecdb_error *err)
+static int copy_segment(struct compaction *compaction, struct vdb_segment *segment, struct vdb_stop *stop,
+                        vecdb_error *err)
 {
     int status = VECDB_OK;
     for (uint32_t page = 0; page < segment->ref.n_pages && !status; page++) {
         struct vdb_block block;
         if ((status = vdb_stop_check(stop, err)) || (status = vdb_extent_pin(segment->extent, page, &block, NULL, err)))
             return status;
-        status = copy_page(compaction, c, &block, err);
+        status = copy_page(compaction, &block, err);
         vdb_extent_unpin(segment->extent, &block);
     }
     if (!status && compaction->open_bytes > EXTENT_BYTES)
@@ -173,13 +178,13 @@ static int copy_segment(struct compaction *compaction, struct vdb_connection *c,
     return status;
 }
 
-static int copy_file(struct compaction *compaction, struct vdb_connection *c, struct vdb_stop *stop, vecdb_error *err)
+static int copy_file(struct compaction *compaction, struct vdb_stop *stop, vecdb_error *err)
 {
     const struct vdb_view_field *field = compaction->field;
     int status = VECDB_OK;
     for (size_t i = 0; i < field->n_segments && !status; i++) {
         if (field->segments[i]->file->generation == compaction->generation)
-            status = copy_segment(compaction, c, field->segments[i], stop, err);
+            status = copy_segment(compaction, field->segments[i], stop, err);
         else
             status = close_extent(compaction, err);
     }
@@ -212,14 +217,13 @@ static int apply_compaction(void *context, struct vdb_transaction *transaction, 
     return status;
 }
 
-static int run_compaction(struct compaction *compaction, struct vdb_connection *c, struct vdb_stop *stop,
-                          vecdb_error *err)
+static int run_compaction(struct compaction *compaction, struct vdb_stop *stop, vecdb_error *err)
 {
     vecdb *db = compaction->collection->db;
     compaction->scratch = vdb_alloc_aligned(&db->memory, compaction->field->vector_bytes);
     if (!compaction->scratch)
         return vdb_fail_memory(err, compaction->field->vector_bytes);
-    int status = copy_file(compaction, c, stop, err);
+    int status = copy_file(compaction, stop, err);
     if (compaction->is_open)
         vdb_append_release(db, &compaction->appends[compaction->n_appends - 1]);
     vdb_free_aligned(&db->memory, compaction->scratch);
@@ -245,10 +249,9 @@ int vdb_compact_file(vecdb_collection *collection, double min_garbage, uint64_t 
     vecdb *db = collection->db;
     struct compaction compaction = {.collection = collection};
     struct choice best = {.garbage = 0};
-    struct vdb_connection *c;
     uint64_t sequence;
     *done = false;
-    int status = vdb_view_acquire(collection, &compaction.view, &c, &sequence, err);
+    int status = vdb_view_acquire(collection, &compaction.view, NULL, &sequence, err);
     if (status)
         return status;
     for (size_t f = 0; f < compaction.view->n_fields && !status; f++)
@@ -257,9 +260,8 @@ int vdb_compact_file(vecdb_collection *collection, double min_garbage, uint64_t 
         compaction.field = best.field;
         compaction.generation = best.generation;
         compaction.row = best.field->row;
-        status = run_compaction(&compaction, c, stop, err);
+        status = run_compaction(&compaction, stop, err);
     }
-    vdb_read_end(c);
     if (!status && compaction.field)
         status = vdb_commit(db, apply_compaction, &compaction, err);
     if (!status && compaction.is_done) {

@@ -16,7 +16,9 @@
 /* A third: rewriting n live bytes gives back n / 2, so that every byte that is written is rewritten at
  * most twice for each time its file's content is replaced. */
 #define BACKGROUND_GARBAGE (1.0 / 3)
-#define BACKGROUND_MIN_BYTES ((uint64_t)4 << 20)
+/* A look at the files comes at most once for VDB_TAIL_LIMIT_ROWS dead slots; this keeps rewriting, which costs two
+ * syncs, from small change. So a small database holds at most so much garbage in a file, beside its share. */
+#define BACKGROUND_MIN_BYTES ((uint64_t)256 << 10)
 #define EXPLICIT_GARBAGE 0.05
 #define EXPLICIT_MIN_BYTES 4096
 
@@ -93,6 +95,62 @@ static void keep_error(vecdb *db, const vecdb_error *err)
     vdb_database_log(db, VECDB_LOG_ERROR, "%s: background work failed: %s", db->path, err->message);
 }
 
+static void note_failure(vecdb *db, int status, vecdb_error *err)
+{
+    if (!status || status == VECDB_INTERRUPTED)
+        return;
+    err->status = status;
+    keep_error(db, err);
+}
+
+/* ------------------------------------------------------------------ free pages of the catalog */
+
+/* The catalog of a tail that was packed is mostly free pages, and the next tail needs them: give back what is more than
+ * half of the file, and more than tails of four fields. */
+#define FREE_PAGES_KEPT 4096u
+#define GIVE_BACK_PAGES 500u /* in one transaction: some ten milliseconds */
+
+struct giving {
+    uint64_t kept;
+    bool is_done;
+};
+
+static int apply_giving(void *context, struct vdb_transaction *transaction, vecdb_error *err)
+{
+    struct giving *giving = context;
+    uint64_t n_free, n_pages;
+    int status = vdb_space_read(transaction->connection, &n_free, &n_pages, err);
+    giving->is_done = !status && n_free <= giving->kept + GIVE_BACK_PAGES;
+    if (status || n_free <= giving->kept)
+        return status;
+    uint64_t n = n_free - giving->kept < GIVE_BACK_PAGES ? n_free - giving->kept : GIVE_BACK_PAGES;
+    return vdb_space_give_back(transaction->connection, n, err);
+}
+
+static int give_back(vecdb *db, uint64_t kept, struct vdb_stop *stop, vecdb_error *err)
+{
+    struct giving giving = {.kept = kept};
+    int status = VECDB_OK;
+    while (!status && !giving.is_done)
+        if (!(status = vdb_stop_check(stop, err)))
+            status = vdb_commit(db, apply_giving, &giving, err);
+    return status;
+}
+
+static int give_back_if_many(vecdb *db, struct vdb_stop *stop, vecdb_error *err)
+{
+    struct vdb_connection *c;
+    uint64_t sequence, n_free = 0, n_pages = 0;
+    int status = vdb_read_begin(db->catalog, &c, &sequence, err);
+    if (status)
+        return status;
+    status = vdb_space_read(c, &n_free, &n_pages, err);
+    vdb_read_end(c);
+    if (status || n_free <= 2 * FREE_PAGES_KEPT || n_free <= n_pages / 2)
+        return status;
+    return give_back(db, FREE_PAGES_KEPT, stop, err);
+}
+
 static void maintain(vecdb *db)
 {
     if (!vdb_append_begin(db, VDB_APPEND_WORK_MS))
@@ -101,12 +159,10 @@ static void maintain(vecdb *db)
     vdb_stop_init(&stop, db, 0);
     for (vecdb_collection *collection = first_collection(db); collection; collection = collection->next) {
         vecdb_error err = VECDB_ERROR_INIT;
-        int status = maintain_collection(collection, &stop, &err);
-        if (status && status != VECDB_INTERRUPTED) {
-            err.status = status;
-            keep_error(db, &err);
-        }
+        note_failure(db, maintain_collection(collection, &stop, &err), &err);
     }
+    vecdb_error err = VECDB_ERROR_INIT;
+    note_failure(db, give_back_if_many(db, &stop, &err), &err);
     vdb_append_end(db);
 }
 
@@ -114,11 +170,7 @@ static void maintain(vecdb *db)
 static void checkpoint(vecdb *db)
 {
     vecdb_error err = VECDB_ERROR_INIT;
-    int status = vdb_catalog_checkpoint(db->catalog, false, &err);
-    if (status) {
-        err.status = status;
-        keep_error(db, &err);
-    }
+    note_failure(db, vdb_catalog_checkpoint(db->catalog, false, &err), &err);
 }
 
 /* ------------------------------------------------------------------ the worker */
@@ -294,7 +346,9 @@ static int compact_all(vecdb *db, const vecdb_work *request, vecdb_error *err)
     if (!status)
         status = vdb_append_sweep(db, err);
     if (!status && !(status = report(request, list.n, list.n + 1, err)))
-        status = vdb_catalog_checkpoint(db->catalog, true, err);
+        status = give_back(db, 0, &stop, err);
+    if (!status)
+        status = vdb_catalog_checkpoint(db->catalog, false, err);
     return status ? status : report(request, list.n + 1, list.n + 1, err);
 }
 

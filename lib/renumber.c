@@ -38,10 +38,10 @@
  * instead. Memory: a few bits for each record.
  *
  * REJECTED. 64-bit slots: twice the bytes in every page header, set and index, for all who will never need them.
- * Using free slots again: slots would no longer ascend with time, so that extents interleave, and a
- * page or a view that is older than the second use would give wrong answers instead of none. Changing slots in place: no
- * crash in the middle could be told from damage. One transaction for all: it holds the gate for seconds for each million
- * records (0.6 s even for the copying into an empty table alone).
+ * Using free slots again: slots would no longer ascend with time, so that extents interleave, and a page or a view
+ * that is older than the second use would give wrong answers instead of none. Changing slots in place: no crash in
+ * the middle could be told from damage. One transaction for all: it holds the gate for seconds for each million
+ * records.
  */
 #include "database.h"
 

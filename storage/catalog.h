@@ -181,4 +181,11 @@ int vdb_changes_read(struct vdb_connection *c, uint64_t collection, uint64_t aft
 /* Forget changes at or below a sequence number. */
 int vdb_changes_trim(struct vdb_connection *c, uint64_t up_to, vecdb_error *err);
 
+/* ------------------------------------------------------------------ free pages (catalog_space.c) */
+
+/* Pages of the catalog that hold nothing, and all. */
+int vdb_space_read(struct vdb_connection *c, uint64_t *n_free, uint64_t *n_pages, vecdb_error *err);
+/* Give at most `limit` free pages back to the file system, in a writing transaction. */
+int vdb_space_give_back(struct vdb_connection *c, uint64_t limit, vecdb_error *err);
+
 #endif
