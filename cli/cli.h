@@ -109,6 +109,7 @@ int cmd_info(const struct options *options);
 int cmd_check(const struct options *options);
 int cmd_compact(const struct options *options);
 int cmd_export(const struct options *options);
+int cmd_repair(const struct options *options);
 int cmd_backup(const struct options *options);
 int cmd_restore(const struct options *options);
 int cmd_snapshot(const struct options *options);
@@ -116,6 +117,7 @@ int cmd_snapshot(const struct options *options);
 /* ---- the database, as the options say (database.c) ---- */
 
 /* arguments[0] is the database, arguments[1] the collection. */
+void cli_fill_options(const struct options *options, int mode, vecdb_options *how);
 int cli_open(const struct options *options, int mode, vecdb **db, vecdb_error *err);
 int cli_open_collection(const struct options *options, int mode, vecdb **db, vecdb_collection **collection,
                         vecdb_error *err);

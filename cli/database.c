@@ -10,19 +10,25 @@
 
 #include "options.h"
 
+void cli_fill_options(const struct options *options, int mode, vecdb_options *how)
+{
+    *how = (vecdb_options){.size = sizeof *how,
+                           .mode = mode,
+                           .durability = (int)options->durability,
+                           .io = (int)options->io,
+                           .threads = (int)options->threads,
+                           .memory_bytes = options->memory_bytes,
+                           .snapshot = options->snapshot};
+    if (options->busy_timeout_ms == 0)
+        how->busy_timeout_ms = VECDB_NO_WAIT;
+    else if (options->busy_timeout_ms != OPTION_UNSET)
+        how->busy_timeout_ms = (int)options->busy_timeout_ms;
+}
+
 int cli_open(const struct options *options, int mode, vecdb **db, vecdb_error *err)
 {
-    vecdb_options how = {.size = sizeof how};
-    how.mode = mode;
-    how.durability = (int)options->durability;
-    how.io = (int)options->io;
-    how.threads = (int)options->threads;
-    how.memory_bytes = options->memory_bytes;
-    how.snapshot = options->snapshot;
-    if (options->busy_timeout_ms == 0)
-        how.busy_timeout_ms = VECDB_NO_WAIT;
-    else if (options->busy_timeout_ms != OPTION_UNSET)
-        how.busy_timeout_ms = (int)options->busy_timeout_ms;
+    vecdb_options how;
+    cli_fill_options(options, mode, &how);
     return vecdb_open(options->arguments[0], &how, db, err);
 }
 

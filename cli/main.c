@@ -47,6 +47,11 @@ const struct command command_list[] = {
     {"check", "read every byte and compare it with its checksum", "DB",
      "Exit code 3 when something is damaged. Changes nothing.", "vecdb-cli check notes.vecdb", FOR_CHECK, 1, 1,
      cmd_check},
+    {"repair", "make a damaged database usable again", "DB",
+     "All that can be read is written into a new database, which takes the name; the damaged one is kept as\n"
+     "DB.damaged-1 (or -2, ...), and nothing of it is changed. Every loss is listed: exit code 3 when there is one.\n"
+     "Nobody may have it open. Where nothing is wrong nothing is done.",
+     "vecdb-cli repair notes.vecdb", FOR_REPAIR, 1, 1, cmd_repair},
     {"compact", "pack vectors, and give the space of deleted ones back", "DB",
      "Reading and writing may go on meanwhile. Ctrl-C ends it without loss.", "vecdb-cli compact notes.vecdb",
      FOR_COMPACT, 1, 1, cmd_compact},

@@ -22,7 +22,8 @@ enum command_bit {
     FOR_BACKUP = 1024,
     FOR_RESTORE = 2048,
     FOR_SNAPSHOT = 4096,
-    FOR_ALL = 8191
+    FOR_REPAIR = 8192,
+    FOR_ALL = 16383
 };
 
 enum output_mode { MODE_DEFAULT = 0, MODE_TABLE, MODE_JSON, MODE_JSONL, MODE_CSV };

@@ -643,6 +643,38 @@ def check_finds_damage_and_says_so_with_its_exit_code():
 
 
 @test
+def repair_lists_what_is_lost_and_keeps_the_damaged_database():
+    records = [{"key": f"moon-{i}", "text": "what is on moon %d " % i * 20, "vector": [i, 1.0]} for i in range(300)]
+    ok("import", "db", "notes", write_lines("notes.jsonl", records))
+    ok("compact", "db")
+    assert ok("repair", "db", "--json").json() == {"problems": [], "lost": 0}
+    assert ok("repair", "db", "--table").out == "db: nothing is wrong\n"
+    with open("db/state", "r+b") as file:
+        file.seek(20)
+        file.write(b"xyz")
+    result = ok("repair", "db", "--json").json()
+    assert result["lost"] == 0 and [p["kind"] for p in result["problems"]] == ["healed"], result
+    catalog = bytearray(open("db/catalog.sqlite", "rb").read())
+    leaves = (at for at in range(0, len(catalog), 4096) if catalog[at] == 13)
+    page = next(at for at in leaves if b"what is on moon 7 " in catalog[at:at + 4096]) // 4096
+    catalog[page * 4096:page * 4096 + 4096] = bytes(4096)
+    with open("db/catalog.sqlite", "wb") as file:
+        file.write(catalog)
+    done = cli("repair", "db", "--json")
+    result = done.json()
+    assert done.code == 3 and result["lost"] > 0, (done.code, done.out, done.err)
+    lost = [p for p in result["problems"] if p["kind"] == "lost"]
+    assert len(lost) == result["lost"] and lost[0]["collection"] == "notes", result
+    assert "moon-7" in str(lost) or " to " in str(lost), lost
+    assert result["problems"][-1]["message"].endswith(".damaged-1"), result
+    assert open("db.damaged-1/catalog.sqlite", "rb").read() == catalog
+    ok("check", "db")
+    assert count("db", "notes") == 300
+    assert ok("repair", "db", "--table").out == "db: nothing is wrong\n"
+    fails(1, "no vecdb database", "repair", "none")
+
+
+@test
 def compact_gives_space_back():
     ok("import", "db", "c", write_bin("a.fbin", grid(5000, 64), "f"), "--compression", "none")
     ok("compact", "db")

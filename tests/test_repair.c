@@ -54,9 +54,9 @@ static bool note_has_text(int i)
     return i % 7 != 0;
 }
 
-static void note_key(int i, char key[16])
+static void note_key(int i, char key[24])
 {
-    snprintf(key, 16, "note-%04d", i);
+    snprintf(key, 24, "note-%04d", i);
 }
 
 static void note_metadata(int i, uint32_t version, char *out, size_t room)
@@ -89,7 +89,7 @@ static void plain_of(int i, unsigned char out[PLAIN_DIMENSION])
 static void put_note(vecdb_collection *notes, int i, uint32_t version)
 {
     vecdb_error err = VECDB_ERROR_INIT;
-    char key[16], metadata[64], text[10000];
+    char key[24], metadata[64], text[10000];
     float vector[TEXT_DIMENSION];
     unsigned char bits[BITS_DIMENSION / 8];
     note_key(i, key);
@@ -178,7 +178,7 @@ static void make_database(bool in_wal, struct kept_files *kept)
     for (int i = 3; i < N_NOTES; i += 6)
         put_note(notes, i, 2);
     for (int i = 4; i < N_NOTES; i += 9) {
-        char key[16];
+        char key[24];
         note_key(i, key);
         vecdb_key deleted = vecdb_key_text(key);
         CHECK_OK(err, vecdb_delete(notes, &deleted, 1, NULL, &err));
@@ -337,7 +337,7 @@ static void compare_database(vecdb *db, struct found *found)
     *found = (struct found){0};
     bool has_notes = find_collection(db, "notes", &notes);
     for (int i = 0; i < N_NOTES; i++) {
-        char text[16];
+        char text[24];
         note_key(i, text);
         vecdb_key key = vecdb_key_text(text);
         vecdb_results *results = has_notes ? get_one(notes, &key) : NULL;
