@@ -93,7 +93,7 @@ static bool remove_unnamed(void *context, const char *name)
 }
 
 /* A store that no collection uses goes in pieces, so that no writer waits long. */
-#define STORE_PIECE 5000
+#define STORE_PIECE 20000
 
 struct removal {
     bool found, done;

@@ -25,14 +25,18 @@
  *   3. No slot at or above the boundary of a round is in a page of that round's view. All of them are in the tail, and
  *      still are in the last commit: only the maintainer packs, and that is us.
  *   4. Of two records with one key in the new store, the one with the lower slot is dead, and gives way (REPLACE).
- *      After the last commit's burials there are none.
+ *      After the last commit's burials there are none. A round by itself never copies two: the higher slot is given
+ *      out after the lower one died, so not before the round began.
  *   5. Until the last commit nothing that is named refers to the new store; after it, nothing to the old one.
  *      A crash, an interrupt or an error leaves a row of `stores`, its table, and vector files that no extent names:
  *      debris, which the next sweep removes. What follows the commit (old files, old table) is the same sweep.
  *   6. Before the last commit the new store's records are counted, and the commit compares that, with what it adds and
  *      removes itself, with the collection's own count. A difference ends it; the old store stays.
  *
- * COSTS. Everything live is written once more, and both stores need room at the end. Writers wait for single
+ * COSTS. Everything live is written once more, and both stores need room at the end. The index of keys is made in one
+ * transaction after the first round where that takes a second or less (INDEXED_LATER). Else it grows with the
+ * records, which come in the order of slots: with random keys every transaction writes most of its pages, for ten
+ * million records some 20 GB in all. Writers wait for single
  * transactions of at most CHUNK_NS, and for the last one, which is bounded by FINAL_ROWS and FINAL_BYTES. When
  * writers are faster than the rounds, these bounds are doubled with every further round, which makes the writers wait
  * instead. Memory: a few bits for each record.
@@ -50,8 +54,10 @@
 #include "base/numbers.h"
 
 #define CHUNK_NS 250000000u               /* a transaction of ours holds the gate so long */
-#define CHUNK_ROWS 8192u
-#define CHUNK_BYTES ((uint64_t)8 << 20)
+#define CHUNK_ROWS 65536u
+#define CHUNK_BYTES ((uint64_t)16 << 20)
+#define BURIED_ROWS 2048u                 /* in one transaction */
+#define INDEXED_LATER ((uint64_t)1 << 20) /* records; see COSTS */
 #define FINAL_ROWS 2048u                  /* taken over, or buried, by the last commit */
 #define FINAL_BYTES ((uint64_t)4 << 20)   /* of vectors in its tails */
 #define PATIENT_ROUNDS 4                  /* before the bounds are doubled */
@@ -80,6 +86,7 @@ struct renumbering {
     struct vdb_view *view; /* of the last round */
     uint64_t sequence;     /* of that view */
     unsigned round;
+    bool has_index; /* of keys */
     struct renumber_field *fields;
     size_t n_fields;
 };
@@ -176,8 +183,11 @@ static int apply_begin(void *context, struct vdb_transaction *transaction, vecdb
     int status = vdb_collection_read(transaction->connection, r->collection->id, &row, &found, err);
     if (!status && !found)
         status = vdb_fail(err, VECDB_NOT_FOUND, "the collection was dropped");
+    if (status)
+        return status;
     r->from = row.store;
-    return status ? status : vdb_store_add(transaction->connection, r->collection->id, &r->to, err);
+    r->has_index = row.n_records > INDEXED_LATER;
+    return vdb_store_add(transaction->connection, r->collection->id, r->has_index, &r->to, err);
 }
 
 struct chunk {
@@ -225,6 +235,14 @@ static int copy_records(struct renumbering *r, uint64_t end, vecdb_error *err)
         if (!status && n % 16 == 0)
             status = pack_if_due(r, err);
     }
+    return status;
+}
+
+static int apply_index(void *context, struct vdb_transaction *transaction, vecdb_error *err)
+{
+    struct renumbering *r = context;
+    int status = vdb_store_index(transaction->connection, r->to, err);
+    r->has_index |= !status;
     return status;
 }
 
@@ -279,7 +297,7 @@ static int bury_some(struct burial *burial, struct vdb_connection *c, size_t lim
 
 static int apply_burial(void *context, struct vdb_transaction *transaction, vecdb_error *err)
 {
-    return bury_some(context, transaction->connection, CHUNK_ROWS / 4, err);
+    return bury_some(context, transaction->connection, BURIED_ROWS, err);
 }
 
 /* Those that died between the last round's view and this one's. */
@@ -467,6 +485,8 @@ static int run_round(struct renumbering *r, vecdb_error *err)
         return status;
     r->view = view;
     status = copy_records(r, end, err);
+    if (!status && !r->has_index)
+        status = vdb_commit(r->collection->db, apply_index, r, err);
     if (!status)
         status = bury(r, before, err);
     vdb_view_release(before);

@@ -78,8 +78,10 @@ int vdb_field_remove(struct vdb_connection *c, uint64_t field, vecdb_error *err)
 
 /* ------------------------------------------------------------------ stores (catalog_stores.c) */
 
-/* A new, empty store for a collection, of which it is not the current one yet. */
-int vdb_store_add(struct vdb_connection *c, uint64_t collection, uint64_t *store, vecdb_error *err);
+/* A new, empty store for a collection, of which it is not the current one yet. Its index of keys is made with it, or
+ * later, when it has its records: that is quicker, but one transaction. */
+int vdb_store_add(struct vdb_connection *c, uint64_t collection, bool with_index, uint64_t *store, vecdb_error *err);
+int vdb_store_index(struct vdb_connection *c, uint64_t store, vecdb_error *err);
 /* A store that is no collection's current one. */
 int vdb_store_unused(struct vdb_connection *c, uint64_t *store, bool *found, vecdb_error *err);
 /* How many records a store has. Reads all of the index of keys. */

@@ -137,7 +137,7 @@ int vdb_collection_add(struct vdb_connection *c, const char *name, uint64_t *id,
     if ((status = vdb_run(c, statement, "adding a collection", err)))
         return status;
     uint64_t new_id = (uint64_t)sqlite3_last_insert_rowid(c->sqlite), store;
-    if ((status = vdb_store_add(c, new_id, &store, err)) ||
+    if ((status = vdb_store_add(c, new_id, true, &store, err)) ||
         (status = vdb_collection_set_store(c, new_id, store, 0, 0, err)))
         return status;
     *id = new_id;

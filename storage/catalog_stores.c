@@ -24,7 +24,7 @@
 #include "base/error.h"
 #include "catalog_sql.h"
 
-int vdb_store_add(struct vdb_connection *c, uint64_t collection, uint64_t *store, vecdb_error *err)
+int vdb_store_add(struct vdb_connection *c, uint64_t collection, bool with_index, uint64_t *store, vecdb_error *err)
 {
     sqlite3_stmt *statement;
     int status =
@@ -35,13 +35,18 @@ int vdb_store_add(struct vdb_connection *c, uint64_t collection, uint64_t *store
     if ((status = vdb_run(c, statement, "adding a store", err)))
         return status;
     uint64_t made = (uint64_t)sqlite3_last_insert_rowid(c->sqlite);
-    status = vdb_execute(c,
-                         "CREATE TABLE records_%llu(slot INTEGER PRIMARY KEY, key NOT NULL, metadata TEXT, text TEXT);"
-                         "CREATE UNIQUE INDEX keys_%llu ON records_%llu(key)",
-                         made, err);
+    status = vdb_execute(
+        c, "CREATE TABLE records_%llu(slot INTEGER PRIMARY KEY, key NOT NULL, metadata TEXT, text TEXT)", made, err);
+    if (!status && with_index)
+        status = vdb_store_index(c, made, err);
     if (!status)
         *store = made;
     return status;
+}
+
+int vdb_store_index(struct vdb_connection *c, uint64_t store, vecdb_error *err)
+{
+    return vdb_execute(c, "CREATE UNIQUE INDEX keys_%llu ON records_%llu(key)", store, err);
 }
 
 int vdb_store_unused(struct vdb_connection *c, uint64_t *store, bool *found, vecdb_error *err)
