@@ -273,12 +273,18 @@ static int prepare_directory(struct copy *copy, vecdb_error *err)
     if (!(copy->state_path = target_path(copy, "state")))
         return vdb_fail_memory(err, strlen(path));
     status = vdb_state_seize(copy->state_path, &copy->fd, err);
-    if (status == VECDB_BUSY)
-        return vdb_fail(err, VECDB_BUSY, "something else is writing a copy of a database to %s", path);
+    if (status == VECDB_BUSY || (status == VECDB_NOT_FOUND && copy->made_directory)) /* a sweep was faster */
+        return vdb_fail(err, VECDB_BUSY, "something else uses %s just now", path);
     if (!status)
         status = test_empty(copy, true, err); /* we may have waited for another's end */
     copy->is_ours = !status;
     return status ? status : mark_partial(copy, err);
+}
+
+/* Not free: in use, or full of something. */
+static bool is_taken(const struct copy *copy, int status)
+{
+    return !copy->is_ours && (status == VECDB_BUSY || status == VECDB_EXISTS || status == VECDB_INVALID);
 }
 
 /* What was made goes, if it is ours. */
@@ -547,6 +553,8 @@ int vdb_copy_database(vecdb *db, const struct vdb_copy_options *options, uint64_
     int status = open_vfs(&copy, err);
     if (!status)
         status = prepare_directory(&copy, err);
+    if (options->is_taken)
+        *options->is_taken = is_taken(&copy, status);
     if (!status)
         status = fill_directory(&copy, err);
     if (status && copy.vfs)

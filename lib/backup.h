@@ -17,6 +17,7 @@ struct vdb_copy_options {
     const char *phase; /* for `progress` */
     vecdb_progress_fn progress;
     void *progress_context;
+    bool *is_taken; /* told after a failure, unless NULL: the place was not free, another may be */
 };
 
 /* Write a copy of the database as it is now: complete and synced, or nothing. The directory must be

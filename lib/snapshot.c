@@ -40,7 +40,7 @@
 #include "storage/catalog_backup.h"
 #include "validate.h"
 
-#define MOST_ATTEMPTS 16 /* numbers whose directories a power cut left, after it took back the reserving commit */
+#define MOST_ATTEMPTS 16 /* each takes a sweep, or a power cut that took back a reserving commit */
 
 static char *snapshot_path(vecdb *db, uint64_t id)
 {
@@ -223,19 +223,21 @@ static int find_row(vecdb *db, const char *name, struct vdb_snapshot_row *row, b
     return status;
 }
 
-/* A directory of a new number, filled; its `state` is held. */
+/* A directory of a new number, filled; its `state` is held. A number may turn out to be taken: by what a power
+ * cut left, or because a sweep saw the directory before it was held. */
 static int make_copy(vecdb *db, struct naming *naming, char **path, int *fd, vecdb_error *err)
 {
     vecdb_error problem = VECDB_ERROR_INIT;
-    int status = VECDB_EXISTS;
-    for (int attempt = 0; attempt < MOST_ATTEMPTS && (status == VECDB_EXISTS || status == VECDB_INVALID); attempt++) {
+    bool is_taken = true;
+    int status = VECDB_OK;
+    for (int attempt = 0; attempt < MOST_ATTEMPTS && is_taken; attempt++) {
         vdb_free(&db->memory, *path);
         *path = NULL;
         if ((status = vdb_commit(db, apply_reservation, naming, &problem)))
             break;
         if (!(*path = snapshot_path(db, naming->row.id)))
             return vdb_fail_memory(err, strlen(db->path));
-        struct vdb_copy_options copy = {.path = *path, .link = true, .phase = "snapshot"};
+        struct vdb_copy_options copy = {.path = *path, .link = true, .phase = "snapshot", .is_taken = &is_taken};
         status = vdb_copy_database(db, &copy, &naming->row.sequence, fd, &problem);
     }
     if (status && err)

@@ -477,15 +477,15 @@ int vdb_state_seize(const char *path, int *fd, vecdb_error *err)
     uint64_t deadline_ns = deadline_after(USERS_WAIT_MS);
     int os_error = 0;
     do {
-        state.fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0666);
-        if (state.fd < 0)
-            return vdb_fail_os(err, errno, "cannot open %s", path);
+        os_error = vdb_lock_file_open(path, O_RDWR | O_CREAT | O_NONBLOCK, 0666, &state.fd);
+        if (os_error)
+            return vdb_fail_os(err, os_error, "cannot open %s", path);
         os_error = poll_lock(&state, LOCK_U, F_WRLCK, deadline_ns);
         if (!os_error && is_current(&state)) {
             *fd = state.fd;
             return VECDB_OK;
         }
-        close(state.fd);
+        vdb_lock_file_close(state.fd);
     } while (!os_error && vdb_now_ns() < deadline_ns);
     if (!os_error || os_error == EAGAIN)
         return vdb_fail(err, VECDB_BUSY, "%s: the database is open, here or in another process; close it first", path);
