@@ -30,7 +30,8 @@ int vdb_snapshot_reserve(struct vdb_connection *c, uint64_t *id, vecdb_error *er
     sqlite3_stmt *statement;
     /* A name with control characters cannot be a snapshot's. */
     int status = vdb_prepare(c, SQL_SNAPSHOT_RESERVE,
-                             "INSERT INTO snapshots(name, sequence, created) VALUES(char(1), 0, 0)", 0, &statement, err);
+                             "INSERT INTO snapshots(name, sequence, created) VALUES(char(1), 0, 0)", 0, &statement,
+                             err);
     if (status || (status = vdb_run(c, statement, "reserving a snapshot's number", err)))
         return status;
     uint64_t number = (uint64_t)sqlite3_last_insert_rowid(c->sqlite);

@@ -242,7 +242,8 @@ TEST(a_snapshot_that_is_dropped_while_it_is_open_is_read_to_the_end)
     vecdb *db = make_rich_database(path);
     struct dump state = dump_database(db);
     create(db, "s");
-    vecdb *first = open_snapshot(path, "s", VECDB_OPEN_EXISTING), *second = open_snapshot(path, "s", VECDB_OPEN_EXISTING);
+    vecdb *first = open_snapshot(path, "s", VECDB_OPEN_EXISTING);
+    vecdb *second = open_snapshot(path, "s", VECDB_OPEN_EXISTING);
     vecdb *opened;
     vecdb_error err = VECDB_ERROR_INIT;
     drop(db, "s"); /* neither has opened a vector file yet */
