@@ -196,6 +196,23 @@ static int check_database(struct vdb_check *check, struct lists *lists, vecdb_er
 
 /* ------------------------------------------------------------------ snapshots */
 
+/* Is there still a snapshot of this id? */
+static bool is_named(struct vdb_check *check, uint64_t id)
+{
+    struct vdb_connection *c;
+    uint64_t sequence;
+    struct lists lists = {.check = check};
+    bool found = false;
+    if (vdb_read_begin(check->db->catalog, &c, &sequence, NULL))
+        return false;
+    if (!vdb_catalog_check_snapshots(c, list_snapshot, &lists, NULL))
+        for (size_t i = 0; i < lists.n_snapshots; i++)
+            found |= lists.snapshots[i].id == id;
+    vdb_read_end(c);
+    vdb_free(&check->db->memory, lists.snapshots);
+    return found;
+}
+
 static int check_snapshot(struct vdb_check *check, const struct vdb_snapshot_name *snapshot, vecdb_error *err)
 {
     vecdb *db = check->db, *opened;
@@ -209,12 +226,14 @@ static int check_snapshot(struct vdb_check *check, const struct vdb_snapshot_nam
     struct vdb_check inner = *check;
     inner.prefix = prefix;
     int status = vdb_database_open(db->path, &options, db->hook, &opened, err);
-    if (status == VECDB_NOT_FOUND || status == VECDB_BUSY)
+    if (status == VECDB_BUSY || (status == VECDB_NOT_FOUND && !is_named(check, snapshot->id)))
         return VECDB_OK; /* dropped meanwhile */
     if (status == VECDB_NOMEM || status == VECDB_INTERRUPTED)
         return status;
     if (status) {
-        vdb_check_tell(&inner, "", NULL, "snapshot \"%.80s\" cannot be opened: %s%s", snapshot->name, err->message,
+        /* An open looks at these two files. */
+        const char *file = strncmp(err->message, "state: ", 7) ? CATALOG : "state";
+        vdb_check_tell(&inner, file, NULL, "snapshot \"%.80s\" cannot be opened: %s%s", snapshot->name, err->message,
                        vdb_check_advice(&inner, advice, sizeof advice));
         check->n_problems = inner.n_problems;
         return VECDB_OK;

@@ -2,292 +2,43 @@
  *
  * tests/test_flips.c - damage on the disk is told, and never changes an answer
  *
- * A small database with all that a database can have: vectors in raw, narrow and planes pages and in the
- * tail, dead slots, metadata and texts, commits that are only in the WAL. Its writer is killed, its files
- * are kept. Each trial damages a copy of one file, opens it, and asks everything there is to be asked
- * (lists, scans, gets, exact searches). The properties:
+ * A small database with all that a database can have (flip_database.h), and with what crashes leave, has its files
+ * kept. Each trial damages a copy of one file, opens it, and asks everything there is to be asked (lists, scans, gets,
+ * exact searches; of the snapshot, when a file of that is damaged). The properties:
  *   1. Each answer is the answer of the undamaged database, or the error CORRUPT, whose sentence names
  *      the damaged file. (The WAL counts as a part of catalog.sqlite.)
  *   2. When a question could not be answered, vecdb_check() reports a problem.
  *   3. Nothing crashes, nothing hangs. Trials run in processes of their own, each with a time limit.
+ *   4. A changed byte is noticed by the open or by a question; or vecdb_check() reports a problem and names the
+ *      file; or it is healed: after a writable open and a compaction the check finds nothing, and all files are, byte
+ *      for byte, what they become without the damage. One kind of byte may be none of these, and the test knows
+ *      which ones they are: those that failed commits left behind the extents of a vector file. No commit ever
+ *      gave them a value. After the compaction the check finds nothing and every answer is the right one, be it
+ *      that they are gone, or lie in a gap of an extent that has grown over them and are under its check.
  *
- * Damage is: one bit of a byte, the bits taking turns; the file cut off; the file gone; the file as it was
- * some commits ago; two files exchanged. (Not tried: an older catalog.sqlite beneath a newer WAL. Each page
- * of it is whole, and nothing tells that it is not the newest. Files are restored together.) All bytes are
- * tried when VECDB_TEST_ROUNDS, the number of flips, is large enough; else every n-th, from a place that
- * the seed chooses.
+ * Damage is: one byte changed (a bit, the bits taking turns; or all of it, to 0x00 and to 0xff); the file cut off; the
+ * file gone; the file as it was some commits ago; two files exchanged. (Not tried: an older catalog.sqlite beneath a
+ * newer WAL. Each page of it is whole, and nothing tells that it is not the newest. Files are restored together.)
+ * All bytes and all lengths are tried when VECDB_TEST_ROUNDS is large enough; else every n-th, from a place that the
+ * seed chooses.
  */
 #include <errno.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <sys/mman.h>
-#include <sys/socket.h>
 #include <sys/wait.h>
 
-#include "fault_tools.h"
+#include "flip_database.h"
 
 #define TRIAL_LIMIT_S 20u
 #define N_WORKERS 2
 #define MOST_FAILURES 25
-
-/* ------------------------------------------------------------------ the database */
-
-#define N_COLLECTIONS 5
-#define MOST_DIMENSION 64
-
-static const struct shape {
-    const char *name;
-    size_t n_fields;
-    vecdb_field fields[2];
-} shapes[N_COLLECTIONS] = {
-    {"raw", 1, {{.name = "v", .dimension = 8, .metric = VECDB_L2, .compression = VECDB_COMPRESSION_NONE}}},
-    {"narrow", 1, {{.name = "v", .dimension = 16, .metric = VECDB_L2}}},
-    {"planes", 1, {{.name = "v", .dimension = 32, .metric = VECDB_COSINE, .compression = VECDB_COMPRESSION_MAX}}},
-    {"bits", 1, {{.name = "v", .dimension = 64, .type = VECDB_BIT}}},
-    {"two", 2, {{.name = "half", .dimension = 12, .type = VECDB_F16, .metric = VECDB_IP},
-                {.name = "byte", .dimension = 10, .type = VECDB_I8, .metric = VECDB_L2}}},
-};
-
-/* A vector as a caller gives it: floats, or bytes for bits. */
-static void make_vector(const struct shape *shape, size_t f, int64_t key, unsigned version, void *out)
-{
-    const vecdb_field *field = &shape->fields[f];
-    struct vdb_random random = {(uint64_t)key * 1000 + version * 17 + f};
-    bool is_whole = !strcmp(shape->name, "narrow") || field->type == VECDB_I8;
-    for (uint32_t i = 0; i < field->dimension; i++) {
-        if (field->type == VECDB_BIT)
-            ((unsigned char *)out)[i / 8] = (unsigned char)vdb_random_next(&random);
-        else if (is_whole)
-            ((float *)out)[i] = (float)(int)vdb_random_below(&random, 100);
-        else
-            ((float *)out)[i] = (float)vdb_random_unit(&random) + 0.01f;
-    }
-}
-
-static void put_rows(vecdb *db, const struct shape *shape, int first, int n, unsigned version)
-{
-    static float values[2][200][MOST_DIMENSION];
-    static vecdb_vector vectors[200][2];
-    static vecdb_record records[200];
-    static char metadata[200][80], texts[200][40];
-    vecdb_error err = VECDB_ERROR_INIT;
-    vecdb_collection *collection;
-    CHECK_OK(err, vecdb_collection_open(db, shape->name, &collection, &err));
-    for (int i = 0; i < n; i++) {
-        for (size_t f = 0; f < shape->n_fields; f++) {
-            make_vector(shape, f, first + i, version, values[f][i]);
-            vectors[i][f] =
-                (vecdb_vector){.field = shape->fields[f].name,
-                               .values = values[f][i],
-                               .type = shape->fields[f].type == VECDB_BIT ? VECDB_BIT : VECDB_F32};
-        }
-        snprintf(metadata[i], sizeof metadata[i], "{\"number\": %d, \"version\": %u}", first + i, version);
-        snprintf(texts[i], sizeof texts[i], "passage %d", first + i);
-        records[i] = (vecdb_record){
-            .key = vecdb_key_int(first + i), .vectors = vectors[i], .n_vectors = shape->n_fields};
-        records[i].metadata = metadata[i];
-        records[i].text = texts[i];
-    }
-    CHECK_OK(err, vecdb_put(collection, records, (size_t)n, &err));
-}
-
-static void delete_rows(vecdb *db, const struct shape *shape, int first, int n)
-{
-    vecdb_error err = VECDB_ERROR_INIT;
-    vecdb_collection *collection;
-    vecdb_key keys[200];
-    CHECK_OK(err, vecdb_collection_open(db, shape->name, &collection, &err));
-    for (int i = 0; i < n; i++)
-        keys[i] = vecdb_key_int(first + i);
-    CHECK_OK(err, vecdb_delete(collection, keys, (size_t)n, NULL, &err));
-}
-
-static void tell_parent(int fd)
-{
-    char byte = 0;
-    CHECK_INT(write(fd, &byte, 1), 1);
-    CHECK_INT(read(fd, &byte, 1), 1);
-}
-
-/* The life of the database up to the kill; the parent keeps its files at two moments. */
-static void build(const char *path, int fd)
-{
-    vecdb *db = open_database(path, VECDB_OPEN_NEW, VECDB_THREADS_NONE);
-    vecdb_error err = VECDB_ERROR_INIT;
-    for (int s = 0; s < N_COLLECTIONS; s++)
-        CHECK_OK(err, vecdb_collection_create(db, shapes[s].name, shapes[s].fields, shapes[s].n_fields, 0, NULL, &err));
-    for (int s = 0; s < N_COLLECTIONS; s++)
-        put_rows(db, &shapes[s], 0, 60, 1);
-    CHECK_OK(err, vecdb_compact(db, NULL, &err));
-    put_rows(db, &shapes[0], 60, 3, 1);
-    tell_parent(fd); /* the older files */
-    for (int s = 0; s < N_COLLECTIONS; s++) {
-        put_rows(db, &shapes[s], 100, 20, 1);
-        put_rows(db, &shapes[s], 50, 5, 2);
-    }
-    CHECK_OK(err, vecdb_compact(db, NULL, &err));
-    for (int s = 0; s < N_COLLECTIONS; s++) { /* from here on, only in the WAL */
-        delete_rows(db, &shapes[s], 10, 4);
-        put_rows(db, &shapes[s], 20, 2, 3);
-        put_rows(db, &shapes[s], 200, 6, 1);
-    }
-    tell_parent(fd); /* and is killed */
-}
+#define N_MANNERS 3 /* of opening: for writing, for reading, without maps */
 
 static struct kept_files whole, older;
+static struct answer *truth, *snapshot_truth; /* N_QUESTIONS of the undamaged database, and of its snapshot */
+static struct kept_files healed[N_MANNERS];   /* what the files become, undamaged */
 
-static void make_database(void)
-{
-    const char *path = test_path("original");
-    int fds[2];
-    char byte;
-    CHECK(!socketpair(AF_UNIX, SOCK_STREAM, 0, fds));
-    pid_t child = fork();
-    if (!child) {
-        build(path, fds[1]);
-        _exit(0);
-    }
-    CHECK_INT(read(fds[0], &byte, 1), 1);
-    keep_files(path, &older);
-    CHECK_INT(write(fds[0], &byte, 1), 1);
-    CHECK_INT(read(fds[0], &byte, 1), 1);
-    kill(child, SIGKILL);
-    waitpid(child, NULL, 0);
-    keep_files(path, &whole);
-    CHECK(kept_file(&whole, "catalog.sqlite-wal")->n_bytes > 4096);
-}
-
-/* ------------------------------------------------------------------ questions */
-
-struct answer {
-    int status;
-    vecdb_error error;
-    size_t n_bytes;
-    unsigned char bytes[60000];
-};
-
-static void say(struct answer *answer, const void *bytes, size_t n_bytes)
-{
-    size_t room = sizeof answer->bytes - answer->n_bytes;
-    memcpy(answer->bytes + answer->n_bytes, bytes, n_bytes < room ? n_bytes : room);
-    answer->n_bytes += n_bytes < room ? n_bytes : room;
-}
-
-static void say_results(struct answer *answer, const struct shape *shape, vecdb_results *results)
-{
-    for (size_t i = 0; i < vecdb_results_count(results); i++) {
-        double distance = vecdb_result_distance(results, i);
-        int64_t key = vecdb_result_key(results, i).integer;
-        const char *metadata = vecdb_result_metadata(results, i, NULL), *text = vecdb_result_text(results, i);
-        say(answer, &key, sizeof key);
-        say(answer, &distance, sizeof distance);
-        if (metadata)
-            say(answer, metadata, strlen(metadata));
-        if (text)
-            say(answer, text, strlen(text));
-        for (size_t f = 0; f < shape->n_fields; f++) {
-            static const size_t bits[] = {0, 32, 16, 16, 8, 8, 1};
-            uint32_t dimension = 0;
-            int type = 0;
-            const void *vector = vecdb_result_vector(results, i, shape->fields[f].name, &dimension, &type);
-            if (vector)
-                say(answer, vector, dimension * bits[type] / 8);
-        }
-    }
-}
-
-static int list_one(void *context, const vecdb_collection_info *info)
-{
-    say(context, info->name, strlen(info->name));
-    say(context, &info->n_records, sizeof info->n_records);
-    for (size_t f = 0; f < info->n_fields; f++) {
-        const vecdb_field_info *field = &info->fields[f];
-        say(context, field->field.name, strlen(field->field.name));
-        say(context, &field->field.dimension, sizeof field->field.dimension);
-        say(context, &field->n_vectors, sizeof field->n_vectors);
-    }
-    return 0;
-}
-
-#define ALL_COLUMNS (VECDB_METADATA | VECDB_TEXT | VECDB_VECTORS)
-
-static int scan_all(vecdb_collection *collection, const struct shape *shape, struct answer *answer)
-{
-    vecdb_scan_options options = {.size = sizeof options, .columns = ALL_COLUMNS};
-    vecdb_scan *scan;
-    size_t n = 1;
-    int status = vecdb_scan_open(collection, &options, &scan, &answer->error);
-    if (status)
-        return status;
-    while (n) {
-        vecdb_results *results;
-        if ((status = vecdb_scan_next(scan, &results, &answer->error)))
-            break;
-        n = vecdb_results_count(results);
-        say_results(answer, shape, results);
-        vecdb_results_free(results);
-    }
-    vecdb_scan_close(scan);
-    return status;
-}
-
-static int get_some(vecdb_collection *collection, const struct shape *shape, struct answer *answer)
-{
-    static const vecdb_key keys[] = {VECDB_KEY_INT(0), VECDB_KEY_INT(11), VECDB_KEY_INT(21), VECDB_KEY_INT(52),
-                                     VECDB_KEY_INT(119), VECDB_KEY_INT(203), VECDB_KEY_INT(999)};
-    vecdb_results *results;
-    int status = vecdb_get(collection, keys, 7, ALL_COLUMNS, &results, &answer->error);
-    if (status)
-        return status;
-    say_results(answer, shape, results);
-    vecdb_results_free(results);
-    return VECDB_OK;
-}
-
-static int search_field(vecdb_collection *collection, const struct shape *shape, size_t f, struct answer *answer)
-{
-    static float queries[3][MOST_DIMENSION];
-    for (int q = 0; q < 3; q++)
-        make_vector(shape, f, 15 + q * 95, 1, queries[q]);
-    vecdb_query query = {.size = sizeof query,
-                         .field = shape->fields[f].name,
-                         .vector = queries,
-                         .n_queries = 3,
-                         .stride = sizeof queries[0],
-                         .k = 12,
-                         .exact = 1,
-                         .columns = ALL_COLUMNS};
-    vecdb_results *results;
-    int status = vecdb_search(collection, &query, &results, &answer->error);
-    if (status)
-        return status;
-    say_results(answer, shape, results);
-    vecdb_results_free(results);
-    return VECDB_OK;
-}
-
-/* All that there is to be asked: question 0 is the list, then four for each collection. */
-#define N_QUESTIONS (1 + 4 * N_COLLECTIONS)
-
-static bool ask(vecdb *db, int question, struct answer *answer)
-{
-    const struct shape *shape = &shapes[question ? (question - 1) / 4 : 0];
-    vecdb_collection *collection;
-    int what = question ? (question - 1) % 4 : -1;
-    answer->n_bytes = 0;
-    answer->error = (vecdb_error)VECDB_ERROR_INIT;
-    if (what == 3 && shape->n_fields < 2)
-        return false;
-    if (what < 0)
-        answer->status = vecdb_collections(db, list_one, answer, &answer->error);
-    else if (!(answer->status = vecdb_collection_open(db, shape->name, &collection, &answer->error)))
-        answer->status = what == 0   ? scan_all(collection, shape, answer)
-                         : what == 1 ? get_some(collection, shape, answer)
-                                     : search_field(collection, shape, (size_t)what - 2, answer);
-    return true;
-}
-
-static struct answer *truth; /* N_QUESTIONS of the undamaged database */
 
 /* ------------------------------------------------------------------ trials */
 
@@ -298,18 +49,22 @@ struct damage {
     enum kind kind;
     size_t file, other; /* in `whole`, as copied from `older` */
     size_t at;          /* byte, or length */
-    int bit;
+    unsigned char mask; /* FLIP: the bits that change */
 };
 
 /* What processes share while they run is not a file of the format. */
 static bool is_damaged(const struct kept_file *file)
 {
-    return strcmp(file->name, "catalog.sqlite-shm") != 0;
+    return !strstr(file->name, "-shm");
 }
 
 /* What workers and their parent share. */
+enum { AT_OPEN, BY_QUESTION, BY_CHECK, HEALED, DEBRIS, N_OUTCOMES };
+static const char *const outcome_names[N_OUTCOMES] = {"at open", "question", "check", "healed", "debris"};
+
 struct progress {
     _Atomic unsigned n_failures, n_told, n_at_open, n_right, n_unnoticed;
+    _Atomic unsigned outcomes[MOST_FILES][N_OUTCOMES]; /* of flips, by file */
     _Atomic size_t current[N_WORKERS];
 };
 static struct progress *progress;
@@ -317,8 +72,8 @@ static struct progress *progress;
 static const char *describe(const struct damage *damage)
 {
     static char text[200];
-    snprintf(text, sizeof text, "%s %s at %zu bit %d (other: %s)", kind_names[damage->kind],
-             whole.files[damage->file].name, damage->at, damage->bit, whole.files[damage->other].name);
+    snprintf(text, sizeof text, "%s %s at %zu mask %02x (other: %s)", kind_names[damage->kind],
+             whole.files[damage->file].name, damage->at, damage->mask, whole.files[damage->other].name);
     return text;
 }
 
@@ -341,7 +96,7 @@ static void write_damaged(const char *directory, const struct damage *damage)
     unsigned char *byte = file->bytes + damage->at;
     switch (damage->kind) {
     case FLIP:
-        *byte ^= (unsigned char)(1 << damage->bit);
+        *byte ^= damage->mask;
         break;
     case CUT:
         file->n_bytes = damage->at;
@@ -359,15 +114,16 @@ static void write_damaged(const char *directory, const struct damage *damage)
         other->n_bytes = whole.files[damage->file].n_bytes;
         break;
     }
-    restore_files(directory, &files);
+    restore_tree(directory, &files);
     if (damage->kind == FLIP)
-        *byte ^= (unsigned char)(1 << damage->bit);
+        *byte ^= damage->mask;
 }
 
 static bool names_file(const char *sentence, const char *name)
 {
     char part[64];
-    snprintf(part, sizeof part, "%s", name);
+    const char *slash = strchr(name, '/');
+    snprintf(part, sizeof part, "%s", slash ? slash + 1 : name);
     if (!strcmp(part, "catalog.sqlite-wal"))
         part[strlen("catalog.sqlite")] = 0;
     return strstr(sentence, part) != NULL;
@@ -376,7 +132,7 @@ static bool names_file(const char *sentence, const char *name)
 /* A directory without a catalog, or with an empty one, is no database. */
 static bool is_gone(const struct damage *damage, int status)
 {
-    return status == VECDB_NOT_FOUND && !strcmp(whole.files[damage->file].name, "catalog.sqlite") &&
+    return status == VECDB_NOT_FOUND && strstr(whole.files[damage->file].name, "catalog.sqlite") &&
            (damage->kind == MISSING || (damage->kind == CUT && damage->at < 2));
 }
 
@@ -401,53 +157,147 @@ static void judge_error(const struct damage *damage, const char *what, int statu
         report(damage, "%s: the sentence does not name the file: %s", what, err->message);
 }
 
-static void judge_check(const struct damage *damage, vecdb *db, int n_errors)
+struct seen_problems {
+    const struct damage *damage;
+    bool is_named;
+};
+
+static void see_problem(void *context, const vecdb_problem *problem)
+{
+    struct seen_problems *seen = context;
+    const char *name = whole.files[seen->damage->file].name;
+    size_t n = strlen(name);
+    if (n > 4 && !strcmp(name + n - 4, "-wal"))
+        n -= 4;
+    seen->is_named |= !strncmp(problem->file, name, n) || strstr(problem->message, name);
+}
+
+/* True: it found something. */
+static bool judge_check(const struct damage *damage, vecdb *db, int n_errors)
 {
     vecdb_error err = VECDB_ERROR_INIT;
+    struct seen_problems seen = {.damage = damage};
     uint64_t n_problems = 0;
-    int status = vecdb_check(db, NULL, NULL, NULL, &n_problems, &err);
+    int status = vecdb_check(db, NULL, see_problem, &seen, &n_problems, &err);
     if (status)
         judge_error(damage, "check", status, &err);
     else if (!n_problems && n_errors)
         report(damage, "%d questions were not answered, and check finds nothing", n_errors);
+    else if (n_problems && !seen.is_named && damage->kind == FLIP)
+        report(damage, "check finds something, and does not name the file");
     else if (!n_problems)
         progress->n_unnoticed++;
+    return status || n_problems;
 }
 
-static void run_trial(const char *directory, const struct damage *damage, unsigned manner)
+static int open_copy(const char *directory, unsigned manner, const char *snapshot, vecdb **db, vecdb_error *err)
+{
+    vecdb_options options = {.size = sizeof options, .threads = VECDB_THREADS_NONE, .snapshot = snapshot};
+    options.mode = manner % N_MANNERS == 1 || snapshot ? VECDB_OPEN_READONLY : VECDB_OPEN_CREATE;
+    options.io = manner % N_MANNERS == 2 ? VECDB_IO_READ : VECDB_IO_AUTO;
+    return vecdb_open(directory, &options, db, err);
+}
+
+/* What is done to a database that has to be healed. */
+static void heal(const char *directory)
+{
+    vecdb_error err = VECDB_ERROR_INIT;
+    vecdb *db = open_database(directory, VECDB_OPEN_EXISTING, VECDB_THREADS_NONE);
+    CHECK_OK(err, vecdb_compact(db, NULL, &err));
+    check_database(db, "after healing");
+    vecdb_close(db);
+}
+
+/* Where two files differ, or SIZE_MAX. */
+static size_t difference(const struct kept_file *a, const struct kept_file *b)
+{
+    size_t n = a->n_bytes < b->n_bytes ? a->n_bytes : b->n_bytes;
+    for (size_t i = 0; i < n; i++)
+        if (a->bytes[i] != b->bytes[i])
+            return i;
+    return a->n_bytes == b->n_bytes ? SIZE_MAX : n;
+}
+
+/* All questions; how many were not answered. */
+static int ask_all(const struct damage *damage, vecdb *db, const struct answer *right)
 {
     static struct answer answer;
-    vecdb_options options = {.size = sizeof options, .threads = VECDB_THREADS_NONE};
-    vecdb_error err = VECDB_ERROR_INIT;
-    vecdb *db;
     int n_errors = 0;
-    options.mode = manner % 3 == 1 ? VECDB_OPEN_READONLY : VECDB_OPEN_CREATE;
-    options.io = manner % 3 == 2 ? VECDB_IO_READ : VECDB_IO_AUTO;
-    write_damaged(directory, damage);
-    int status = vecdb_open(directory, &options, &db, &err);
-    if (status) {
-        progress->n_at_open++;
-        judge_error(damage, "open", status, &err);
-        return;
-    }
     for (int question = 0; question < N_QUESTIONS; question++) {
         char what[32];
         snprintf(what, sizeof what, "question %d", question);
-        if (!ask(db, question, &answer))
+        if (!flip_ask(db, question, &answer))
             continue;
         n_errors += answer.status != 0;
         if (answer.status)
             judge_error(damage, what, answer.status, &answer.error);
-        else if (answer.n_bytes != truth[question].n_bytes ||
-                 memcmp(answer.bytes, truth[question].bytes, answer.n_bytes))
+        else if (answer.n_bytes != right[question].n_bytes ||
+                 memcmp(answer.bytes, right[question].bytes, answer.n_bytes))
             report(damage, "%s: another answer, without an error", what);
+    }
+    return n_errors;
+}
+
+/* Nobody has noticed this flip. Then it has to go away by itself, or to be in bytes that mean nothing. */
+static void judge_healing(const char *directory, const struct damage *damage, unsigned manner)
+{
+    const char *name = whole.files[damage->file].name;
+    const struct kept_files *wanted = &healed[manner % N_MANNERS];
+    vecdb_error err = VECDB_ERROR_INIT;
+    struct kept_files found;
+    vecdb *db;
+    bool is_debris = flip_is_debris(name, damage->at);
+    heal(directory);
+    progress->outcomes[damage->file][is_debris ? DEBRIS : HEALED]++;
+    if (is_debris) {
+        CHECK_OK(err, open_copy(directory, manner, NULL, &db, &err));
+        if (ask_all(damage, db, truth))
+            report(damage, "debris, and questions are not answered");
+        vecdb_close(db);
+        return;
+    }
+    keep_tree(directory, &found);
+    if (found.n != wanted->n)
+        report(damage, "after healing there are %zu files, not %zu", found.n, wanted->n);
+    for (size_t i = 0; i < found.n && found.n == wanted->n; i++) {
+        size_t at = is_damaged(&wanted->files[i]) ? difference(&found.files[i], &wanted->files[i]) : SIZE_MAX;
+        if (at != SIZE_MAX)
+            report(damage, "nobody noticed it, and it is not healed: %s differs at %zu", found.files[i].name, at);
+    }
+    free_kept(&found);
+}
+
+static void run_trial(const char *directory, const struct damage *damage, unsigned manner)
+{
+    vecdb_error err = VECDB_ERROR_INIT;
+    vecdb *db, *snapshot = NULL;
+    int n_errors;
+    write_damaged(directory, damage);
+    int status = open_copy(directory, manner, NULL, &db, &err);
+    if (status) {
+        progress->n_at_open++;
+        progress->outcomes[damage->file][AT_OPEN]++;
+        judge_error(damage, "open", status, &err);
+        return;
+    }
+    n_errors = ask_all(damage, db, truth);
+    if (!strncmp(whole.files[damage->file].name, "snapshot-", 9)) {
+        status = open_copy(directory, manner, FLIP_SNAPSHOT, &snapshot, &err);
+        if (status)
+            judge_error(damage, "the snapshot", status, &err);
+        n_errors += status ? 1 : ask_all(damage, snapshot, snapshot_truth);
+        vecdb_close(status ? NULL : snapshot);
     }
     if (n_errors)
         progress->n_told++;
     else
         progress->n_right++;
-    judge_check(damage, db, n_errors);
+    bool is_found = judge_check(damage, db, n_errors);
     vecdb_close(db);
+    if (n_errors || is_found)
+        progress->outcomes[damage->file][n_errors ? BY_QUESTION : BY_CHECK]++;
+    else if (damage->kind == FLIP)
+        judge_healing(directory, damage, manner);
 }
 
 static void count_one(void *context, const char *path, const char *name)
@@ -512,52 +362,140 @@ static void run_trials(const struct damage *damages, size_t n)
         FAIL("%u failures in %zu trials", progress->n_failures, n);
 }
 
-static void begin(void)
+/* Flips by file and by who noticed them. */
+static void print_outcomes(void)
 {
-    test_time_limit(7200);
-    mount_memory(test_directory(), "size=64m"); /* or not: it is only faster */
-    progress = mmap(NULL, sizeof *progress, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-    CHECK(progress != MAP_FAILED);
-    make_database();
-    truth = vdb_alloc(tool_memory(), N_QUESTIONS * sizeof *truth);
-    CHECK(truth);
-    restore_files(test_path("truth"), &whole);
-    vecdb *db = open_database(test_path("truth"), VECDB_OPEN_EXISTING, VECDB_THREADS_NONE);
+    unsigned sums[N_OUTCOMES] = {0};
+    fprintf(stderr, "    %-28s", "flips in");
+    for (int o = 0; o < N_OUTCOMES; o++)
+        fprintf(stderr, "%10s", outcome_names[o]);
+    for (size_t f = 0; f <= whole.n; f++) {
+        if (f < whole.n && !is_damaged(&whole.files[f]))
+            continue;
+        fprintf(stderr, "\n    %-28s", f < whole.n ? whole.files[f].name : "all");
+        for (int o = 0; o < N_OUTCOMES; o++) {
+            sums[o] += f < whole.n ? progress->outcomes[f][o] : 0;
+            fprintf(stderr, "%10u", f < whole.n ? progress->outcomes[f][o] : sums[o]);
+        }
+    }
+    fputc('\n', stderr);
+}
+
+static void learn_truth(vecdb *db, struct answer *answers)
+{
     for (int question = 0; question < N_QUESTIONS; question++)
-        if (ask(db, question, &truth[question]))
-            CHECK_OK(truth[question].error, truth[question].status);
+        if (flip_ask(db, question, &answers[question]))
+            CHECK_OK(answers[question].error, answers[question].status);
     check_database(db, "undamaged");
     vecdb_close(db);
 }
 
+static void begin(void)
+{
+    vecdb_error err = VECDB_ERROR_INIT;
+    vecdb *db;
+    test_time_limit(36000);
+    mount_memory(test_directory(), "size=64m"); /* or not: it is only faster */
+    progress = mmap(NULL, sizeof *progress, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    CHECK(progress != MAP_FAILED);
+    flip_make(&whole, &older);
+    truth = vdb_alloc(tool_memory(), N_QUESTIONS * sizeof *truth);
+    snapshot_truth = vdb_alloc(tool_memory(), N_QUESTIONS * sizeof *truth);
+    CHECK(truth && snapshot_truth);
+    restore_tree(test_path("truth"), &whole);
+    CHECK_OK(err, open_copy(test_path("truth"), 0, NULL, &db, &err));
+    learn_truth(db, truth);
+    CHECK_OK(err, open_copy(test_path("truth"), 0, FLIP_SNAPSHOT, &db, &err));
+    learn_truth(db, snapshot_truth);
+    for (unsigned manner = 0; manner < N_MANNERS; manner++) { /* the same steps as a trial's */
+        static struct answer answer;
+        restore_tree(test_path("truth"), &whole);
+        CHECK_OK(err, open_copy(test_path("truth"), manner, NULL, &db, &err));
+        for (int question = 0; question < N_QUESTIONS; question++)
+            flip_ask(db, question, &answer);
+        check_database(db, "undamaged");
+        vecdb_close(db);
+        heal(test_path("truth"));
+        keep_tree(test_path("truth"), &healed[manner]);
+    }
+}
+
 /* ------------------------------------------------------------------ the tests */
 
-TEST(a_flipped_bit_in_any_file_is_told_or_changes_nothing)
+/* Bits by turns, then the whole byte: 0x00, 0xff. */
+static unsigned char mask_for(unsigned char byte, size_t turn)
 {
-    begin();
+    if (turn % 10 < 8)
+        return (unsigned char)(1 << turn % 10);
+    unsigned char mask = turn % 10 == 8 ? byte : (unsigned char)~byte;
+    return mask ? mask : 0xff;
+}
+
+/* Every n-th byte, or length, of all files. */
+static size_t choose_places(enum kind kind, unsigned long n_wanted, struct damage **out)
+{
     size_t n_bytes = 0, n = 0, at = 0;
     for (size_t f = 0; f < whole.n; f++)
         n_bytes += is_damaged(&whole.files[f]) ? whole.files[f].n_bytes : 0;
-    size_t step = n_bytes / test_rounds(3000);
+    size_t step = n_bytes / n_wanted;
     if (!step)
         step = 1;
     struct damage *damages = vdb_alloc_array(tool_memory(), n_bytes / step + whole.n + 1, sizeof *damages);
     CHECK(damages);
-    size_t next = (size_t)(test_seed() % step);
+    size_t next = (size_t)(test_seed() % step), turn = (size_t)test_seed();
     for (size_t f = 0; f < whole.n; f++)
         for (size_t i = 0; is_damaged(&whole.files[f]) && i < whole.files[f].n_bytes; i++, at++)
             if (at == next) {
-                damages[n++] = (struct damage){.kind = FLIP, .file = f, .at = i, .bit = (int)((at / step + i) % 8)};
+                unsigned char mask = mask_for(whole.files[f].bytes[i], turn++);
+                damages[n++] = (struct damage){.kind = kind, .file = f, .at = i, .mask = mask};
                 next += step;
             }
+    *out = damages;
+    return n;
+}
+
+TEST(a_changed_byte_in_any_file_is_told_or_healed_and_changes_no_answer)
+{
+    struct damage *damages;
+    begin();
+    size_t n = choose_places(FLIP, test_rounds(3000), &damages);
     run_trials(damages, n);
+    print_outcomes();
     vdb_free(tool_memory(), damages);
     CHECK(progress->n_told && progress->n_at_open);
 }
 
+TEST(a_changed_byte_in_what_crashes_leave_is_healed_or_means_nothing)
+{
+    static struct damage damages[2000];
+    size_t n = 0;
+    begin();
+    for (size_t f = 0; f < whole.n; f++) {
+        const struct kept_file *file = &whole.files[f];
+        for (size_t i = 0; i < file->n_bytes; i++) {
+            bool is_wal_end = !strcmp(file->name, "catalog.sqlite-wal") && i + 2 * 4120 >= file->n_bytes && i % 41 == 0;
+            bool is_unnamed = !strcmp(file->name, "vectors-1-9") && i % 11 == 0;
+            CHECK(n < sizeof damages / sizeof damages[0]);
+            if (is_wal_end || is_unnamed || (flip_is_debris(file->name, i) && i % 13 == 0))
+                damages[n++] =
+                    (struct damage){.kind = FLIP, .file = f, .at = i, .mask = mask_for(file->bytes[i], n)};
+        }
+    }
+    run_trials(damages, n);
+    print_outcomes();
+    unsigned n_healed = 0, n_debris = 0;
+    for (size_t f = 0; f < whole.n; f++) {
+        n_healed += progress->outcomes[f][HEALED];
+        n_debris += progress->outcomes[f][DEBRIS];
+    }
+    CHECK(n_healed > 200 && n_debris > 400);
+    CHECK_INT(n_healed + n_debris, n);
+}
+
 TEST(a_file_that_was_cut_off_is_told_or_changes_nothing)
 {
-    static struct damage damages[MOST_FILES * 40];
+    static struct damage damages[MOST_FILES * 60];
+    struct damage *places;
     size_t n = 0;
     begin();
     for (size_t f = 0; f < whole.n; f++) {
@@ -566,11 +504,14 @@ TEST(a_file_that_was_cut_off_is_told_or_changes_nothing)
                             4097,       length / 2, length - 1, length - 2, length - 9, length * 2 / 3 / 4096 * 4096,
                             length / 4, length / 3, length - 64, length - 4096, length - 4120, length - 8240};
         for (size_t i = 0; i < sizeof lengths / sizeof lengths[0]; i++)
-            for (int again = 0; again < 3; again++) /* in each of the manners */
+            for (int again = 0; again < N_MANNERS; again++)
                 if (lengths[i] < length && is_damaged(&whole.files[f]))
                     damages[n++] = (struct damage){.kind = CUT, .file = f, .at = lengths[i]};
     }
     run_trials(damages, n);
+    n = choose_places(CUT, test_rounds(300), &places);
+    run_trials(places, n);
+    vdb_free(tool_memory(), places);
 }
 
 TEST(a_file_that_is_gone_or_older_or_anothers_is_told_or_changes_nothing)
