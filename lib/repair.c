@@ -80,8 +80,8 @@ static int is_kind(struct vdb_repair *repair, const char *path, enum vdb_path_ki
 static int sync_parent(struct vdb_repair *repair, vecdb_error *err)
 {
     char *parent = vdb_path_parent(&repair->memory, repair->path);
-    int status = parent ? repair->vfs->sync_directory(repair->vfs, parent, err)
-                        : vdb_fail_memory(err, strlen(repair->path));
+    int status =
+        parent ? repair->vfs->sync_directory(repair->vfs, parent, err) : vdb_fail_memory(err, strlen(repair->path));
     vdb_free(&repair->memory, parent);
     return status;
 }
@@ -130,7 +130,8 @@ struct directory_list {
 static bool look_for_database(void *context, const char *name)
 {
     struct directory_list *list = context;
-    list->is_database |= !strncmp(name, "catalog.sqlite", 14) || !strncmp(name, "vectors-", 8) || !strcmp(name, "state");
+    list->is_database |=
+        !strncmp(name, "catalog.sqlite", 14) || !strncmp(name, "vectors-", 8) || !strcmp(name, "state");
     return true;
 }
 
@@ -207,7 +208,8 @@ static int read_state(struct vdb_repair *repair, struct state_facts *facts, vecd
     bool is_file;
     int status = is_kind(repair, path, VDB_PATH_FILE, &is_file, &own);
     facts->is_missing = !is_file;
-    struct vdb_state_options options = {.memory = &repair->memory, .path = path, .readonly = true, .hook = repair->hook};
+    struct vdb_state_options options = {
+        .memory = &repair->memory, .path = path, .readonly = true, .hook = repair->hook};
     if (!status && is_file)
         status = vdb_state_open(&options, &state, &own);
     if (!status && state)
@@ -272,15 +274,15 @@ static int refuse_newer(const struct vdb_repair *repair, vecdb_error *err)
     const struct vdb_salvage_report *report = vdb_salvage_get_report(repair->salvage);
     if (report->format_version > VDB_FORMAT_VERSION || truth->encryption || truth->read_features & ~VDB_READ_FEATURES ||
         truth->write_features & ~VDB_WRITE_FEATURES)
-        return vdb_fail(err, VECDB_NEWER,
-                        "%s was written by a newer version of the library, or is encrypted: repair it with that version",
-                        repair->path);
+        return vdb_fail(
+            err, VECDB_NEWER,
+            "%s was written by a newer version of the library, or is encrypted: repair it with that version",
+            repair->path);
     return VECDB_OK;
 }
 
 /* Read the catalog, past breaks of its WAL if that is right, and judge. */
-static int diagnose(struct vdb_repair *repair, const struct state_facts *facts, enum finding *finding,
-                    vecdb_error *err)
+static int diagnose(struct vdb_repair *repair, const struct state_facts *facts, enum finding *finding, vecdb_error *err)
 {
     int status = open_salvage(repair, false, err);
     if (status)
@@ -298,7 +300,7 @@ static int diagnose(struct vdb_repair *repair, const struct state_facts *facts, 
     bool is_whole = !report->is_missing && !report->is_cut && !report->n_doubtful && !report->n_lost &&
                     !report->n_derived && truth->has_database && !is_past && !is_marked && !is_ambiguous;
     repair->is_foreign = !report->n_lost && !report->n_unplaced && report->n_doubtful > report->n_pages / 2 + 1;
-    *finding = !is_whole                                                              ? FINDING_DAMAGED
+    *finding = !is_whole                                                          ? FINDING_DAMAGED
                : state_counts(repair, facts) && truth->sequence >= facts->durable ? FINDING_WHOLE
                                                                                   : FINDING_STATE;
     /* A new `state` has no uuid until the first open. */
@@ -452,9 +454,10 @@ static int carry_snapshot(struct vdb_repair *repair, vecdb *db, const struct vdb
     vdb_free(&repair->memory, from);
     vdb_free(&repair->memory, to);
     if (status == VECDB_CORRUPT || status == VECDB_NOT_FOUND || status == VECDB_INVALID) {
-        vdb_repair_tell(repair, VECDB_PROBLEM_LOST, name, NULL,
-                        "the snapshot \"%.100s\" is lost: %.200s; repair its directory in the damaged database by itself",
-                        snapshot->name, own.message);
+        vdb_repair_tell(
+            repair, VECDB_PROBLEM_LOST, name, NULL,
+            "the snapshot \"%.100s\" is lost: %.200s; repair its directory in the damaged database by itself",
+            snapshot->name, own.message);
         return VECDB_OK;
     }
     if (status && err)
@@ -501,6 +504,10 @@ static void tell_findings(struct vdb_repair *repair, const struct state_facts *f
     else if (report->wal_is_damaged && !state_counts(repair, facts))
         vdb_repair_tell(repair, VECDB_PROBLEM_LOST, "catalog.sqlite-wal", NULL,
                         "%u frames behind a damaged one were not used: the last commits may be lost", report->n_behind);
+    if (report->n_nameless)
+        vdb_repair_tell(repair, VECDB_PROBLEM_DOUBTFUL, "catalog.sqlite-wal", NULL,
+                        "it is not known which pages %u of the frames held: older states of them were used",
+                        report->n_nameless);
     if (state_counts(repair, facts) && truth->has_database && truth->sequence < facts->durable)
         vdb_repair_tell(repair, VECDB_PROBLEM_LOST, "catalog.sqlite-wal", NULL, "commits %llu to %llu are lost",
                         (unsigned long long)truth->sequence + 1, (unsigned long long)facts->durable);
@@ -520,9 +527,10 @@ static int build(struct vdb_repair *repair, const struct state_facts *facts, vec
     for (size_t i = 0; i < repair->truth->n_collections; i++)
         any |= repair->truth->collections[i].records || repair->truth->collections[i].keys;
     if (!status && !any)
-        return vdb_fail(err, VECDB_CORRUPT,
-                        "nothing in the catalog of %s can be read, and without it vectors have no keys; restore a backup",
-                        repair->path);
+        return vdb_fail(
+            err, VECDB_CORRUPT,
+            "nothing in the catalog of %s can be read, and without it vectors have no keys; restore a backup",
+            repair->path);
     if (!status)
         status = make_empty(repair, facts, err);
     if (!status)
@@ -530,7 +538,8 @@ static int build(struct vdb_repair *repair, const struct state_facts *facts, vec
     if (!status)
         status = check_database(repair, repair->building, &is_whole, err);
     if (!status && !is_whole)
-        status = vdb_fail(err, VECDB_INTERNAL, "the database that was made of %s does not pass its check", repair->path);
+        status =
+            vdb_fail(err, VECDB_INTERNAL, "the database that was made of %s does not pass its check", repair->path);
     if (!status)
         status = repair->vfs->sync_directory(repair->vfs, repair->building, err);
     return status;

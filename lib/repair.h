@@ -19,9 +19,9 @@ struct vdb_repair;
 
 /* A run of records to which the same happened: "32 records lose their vector in field "text": a to b". */
 struct vdb_repair_run {
-    int kind;          /* vecdb_problem_kind */
+    int kind;             /* vecdb_problem_kind */
     const char *verbs[2]; /* what it does, what they do: "loses its text", "lose their text" */
-    const char *field; /* NULL, or whose name stands behind it */
+    const char *field;    /* NULL, or whose name stands behind it */
     uint64_t n;
     uint64_t last; /* the place of the last one among the collection's records */
     char first_key[80], last_key[80];
@@ -65,7 +65,8 @@ struct vdb_repair_collection {
     uint64_t id, store;
     char name[VECDB_MAX_NAME + 1];
     uint64_t n_records, next_slot;
-    bool is_known;      /* its row was read; else name and numbers are made up */
+    bool is_known;    /* its row was read; else name and numbers are made up */
+    bool is_doubtful; /* the row is of a page whose checksum is wrong */
     bool has_documents;
     const struct vdb_salvage_table *records, *keys; /* NULL: not found */
 };
@@ -74,7 +75,7 @@ struct vdb_repair_field {
     uint64_t id, collection;
     char name[VECDB_MAX_NAME + 1];
     vecdb_field field; /* its name points to the one above when asked for */
-    bool is_known;
+    bool is_known, is_doubtful;
     const struct vdb_salvage_table *tail;
 };
 
@@ -85,6 +86,12 @@ struct vdb_repair_extent {
 
 struct vdb_repair_store {
     uint64_t id, collection;
+};
+
+/* A name as an index has it. */
+struct vdb_repair_name {
+    uint64_t id, collection; /* collection 0: the id is a collection's; else a field's */
+    char name[VECDB_MAX_NAME + 1];
 };
 
 struct vdb_repair_dead {
@@ -107,11 +114,12 @@ struct vdb_repair_truth {
     struct vdb_repair_field *fields;
     struct vdb_repair_extent *extents;
     struct vdb_repair_store *stores;
+    struct vdb_repair_name *names;
     struct vdb_repair_dead *dead;
     struct vdb_repair_snapshot *snapshots;
-    size_t n_collections, n_fields, n_extents, n_stores, n_dead, n_snapshots;
+    size_t n_collections, n_fields, n_extents, n_stores, n_names, n_dead, n_snapshots;
     bool has_all_collections, has_all_fields, has_all_extents; /* no page of those tables is missing */
-    uint64_t n_tail_only; /* vectors in tails of which nothing else is known */
+    uint64_t n_tail_only;                                      /* vectors in tails of which nothing else is known */
 };
 
 /* Only the row of `database`: quick. */

@@ -212,8 +212,8 @@ static char *copy_text(unsigned char **at, const void *bytes, size_t n_bytes)
 /* Copy a record with its vectors into the batch. */
 static int add_record(struct build *build, const struct found_record *found, vecdb_error *err)
 {
-    size_t n_bytes = round_up(found->key.length + 1) + round_up(found->metadata_length + 1) +
-                     round_up(found->text_length + 1);
+    size_t n_bytes =
+        round_up(found->key.length + 1) + round_up(found->metadata_length + 1) + round_up(found->text_length + 1);
     for (size_t f = 0; f < build->n_fields; f++)
         n_bytes += round_up(build->fields[f].vector_bytes);
     if (build->n_records == BATCH_RECORDS || build->n_bytes + n_bytes > BATCH_BYTES) {
@@ -526,7 +526,8 @@ static int open_collection(struct build *build, vecdb_error *err)
         status = open_field(build, to, err);
     }
     if (!status) {
-        build->vectors = vdb_alloc_array(&repair->memory, (build->n_fields + 1) * BATCH_RECORDS, sizeof *build->vectors);
+        build->vectors =
+            vdb_alloc_array(&repair->memory, (build->n_fields + 1) * BATCH_RECORDS, sizeof *build->vectors);
         if (!build->vectors)
             status = vdb_fail_memory(err, build->n_fields * BATCH_RECORDS * sizeof *build->vectors);
     }
@@ -557,7 +558,8 @@ static void close_collection(struct build *build)
 static void begin_runs(struct build *build)
 {
     const int lost = VECDB_PROBLEM_LOST;
-    build->lost_metadata = (struct vdb_repair_run){.kind = lost, .verbs = {"loses its metadata", "lose their metadata"}};
+    build->lost_metadata =
+        (struct vdb_repair_run){.kind = lost, .verbs = {"loses its metadata", "lose their metadata"}};
     build->lost_text = (struct vdb_repair_run){.kind = lost, .verbs = {"loses its text", "lose their text"}};
     build->lost_record = (struct vdb_repair_run){.kind = lost, .verbs = {"is lost", "are lost"}};
     build->lost_documents =

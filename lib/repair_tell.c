@@ -53,8 +53,8 @@ void vdb_repair_run_end(struct vdb_repair *repair, struct vdb_repair_run *run, c
         vdb_repair_tell(repair, run->kind, "catalog.sqlite", collection, "%.100s: record %s %s%s", collection,
                         run->first_key, run->verbs[0], field);
     else
-        vdb_repair_tell(repair, run->kind, "catalog.sqlite", collection, "%.100s: %llu records %s%s: %s to %s", collection,
-                        (unsigned long long)run->n, run->verbs[1], field, run->first_key, run->last_key);
+        vdb_repair_tell(repair, run->kind, "catalog.sqlite", collection, "%.100s: %llu records %s%s: %s to %s",
+                        collection, (unsigned long long)run->n, run->verbs[1], field, run->first_key, run->last_key);
     run->n = 0;
 }
 

@@ -5,9 +5,10 @@
  * Rows are taken as they are found and believed only as far as they could have been written: numbers in their
  * ranges, names of valid UTF-8, ids once. What is missing is made up where the rest tells enough of it:
  *
- *     a collection's row    its store is known by the table of its records: "recovered-<id>"
- *     a field's row         dimension and type are in its pages, its store in the header of its files; what
- *                           cannot be known is the metric
+ *     a collection's row    its store is known by the table of its records, its name by the index of names; without
+ *                           that it is "recovered-<id>"
+ *     a field's row         dimension and type are in its pages, its store in the header of its files, its name in the
+ *                           index of names; what cannot be known is the metric
  *     sqlite_schema         trees without a name: records by their number and highest slot, tails by the bytes
  *                           of a vector, where only one fits
  *
@@ -87,8 +88,9 @@ static int read_database_row(void *context, const struct vdb_salvage_row *row, v
     memcpy(truth->uuid, row->values[1].bytes, 16);
     for (uint32_t i = 3; i < 6 && i < row->n_values; i++)
         if (row->values[i].kind == VDB_VALUE_INTEGER)
-            *(i == 3 ? &truth->read_features : i == 4 ? &truth->write_features : &truth->encryption) =
-                (uint64_t)row->values[i].integer;
+            *(i == 3   ? &truth->read_features
+              : i == 4 ? &truth->write_features
+                       : &truth->encryption) = (uint64_t)row->values[i].integer;
     return VECDB_OK;
 }
 
@@ -96,7 +98,7 @@ static int read_collection_row(void *context, const struct vdb_salvage_row *row,
 {
     struct reading *reading = context;
     struct vdb_repair_truth *truth = reading->truth;
-    struct vdb_repair_collection found = {.id = row->rowid, .is_known = true};
+    struct vdb_repair_collection found = {.id = row->rowid, .is_known = true, .is_doubtful = row->is_doubtful};
     uint64_t has_documents, version;
     if (!row->rowid || row->rowid > MOST_ID || !get_name(row, 1, found.name) ||
         !get_number(row, 2, 0, UINT32_MAX, &found.next_slot) ||
@@ -124,7 +126,7 @@ static int read_field_row(void *context, const struct vdb_salvage_row *row, vecd
 {
     struct reading *reading = context;
     struct vdb_repair_truth *truth = reading->truth;
-    struct vdb_repair_field found = {.id = row->rowid, .is_known = true};
+    struct vdb_repair_field found = {.id = row->rowid, .is_known = true, .is_doubtful = row->is_doubtful};
     uint64_t dimension, type, metric, index, compression;
     if (!row->rowid || row->rowid > MOST_ID || !get_number(row, 1, 1, MOST_ID, &found.collection) ||
         !get_name(row, 2, found.name) || !get_number(row, 3, 1, VECDB_MAX_DIMENSION, &dimension) ||
@@ -145,6 +147,33 @@ static int read_field_row(void *context, const struct vdb_salvage_row *row, vecd
         return VECDB_NOMEM;
     *place = found;
     return VECDB_OK;
+}
+
+/* Of good pages only. */
+static int read_name(void *context, const struct vdb_salvage_row *row, vecdb_error *err)
+{
+    struct reading *reading = context;
+    struct vdb_repair_name found = {0};
+    bool is_field = row->n_values == 3;
+    if (row->is_doubtful || row->n_values < 2 || row->n_values > 3 ||
+        (is_field && !get_number(row, 0, 1, MOST_ID, &found.collection)) || !get_name(row, is_field, found.name) ||
+        !get_number(row, row->n_values - 1, 1, MOST_ID, &found.id))
+        return VECDB_OK;
+    struct vdb_repair_name *place =
+        grow(reading->repair, &reading->truth->names, &reading->truth->n_names, sizeof found, err);
+    if (!place)
+        return VECDB_NOMEM;
+    *place = found;
+    return VECDB_OK;
+}
+
+/* The name that a good page of an index has for a collection (is_field false) or a field. */
+static const struct vdb_repair_name *name_of(const struct vdb_repair_truth *truth, uint64_t id, bool is_field)
+{
+    for (size_t i = 0; i < truth->n_names; i++)
+        if (truth->names[i].id == id && (truth->names[i].collection != 0) == is_field)
+            return &truth->names[i];
+    return NULL;
 }
 
 static int read_extent_row(void *context, const struct vdb_salvage_row *row, vecdb_error *err)
@@ -301,12 +330,16 @@ static int make_collection(struct vdb_repair *repair, struct vdb_repair_truth *t
     uint64_t id = collection_of_store(truth, store);
     if (find_collection(truth, id))
         return VECDB_OK; /* another store of one that is known: being built, or debris */
-    struct vdb_repair_collection *place =
-        grow(repair, &truth->collections, &truth->n_collections, sizeof *place, err);
+    struct vdb_repair_collection *place = grow(repair, &truth->collections, &truth->n_collections, sizeof *place, err);
     if (!place)
         return VECDB_NOMEM;
     *place = (struct vdb_repair_collection){
         .id = id, .store = store, .has_documents = true, .records = records, .next_slot = UINT32_MAX};
+    const struct vdb_repair_name *name = name_of(truth, id, false);
+    if (name) {
+        memcpy(place->name, name->name, sizeof place->name);
+        return VECDB_OK;
+    }
     snprintf(place->name, sizeof place->name, "recovered-%llu", (unsigned long long)id);
     vdb_repair_tell(repair, VECDB_PROBLEM_LOST, "catalog.sqlite", place->name,
                     "the name of a collection is lost; its records are in \"%s\" now", place->name);
@@ -360,15 +393,59 @@ static int make_field(struct vdb_repair *repair, struct vdb_repair_truth *truth,
         return VECDB_NOMEM;
     place->id = file->field;
     place->collection = collection->id;
-    place->field = (vecdb_field){.dimension = file->dimension,
-                                 .type = file->type,
-                                 .metric = file->type == VECDB_BIT ? VECDB_HAMMING : VECDB_L2};
+    place->field = (vecdb_field){
+        .dimension = file->dimension, .type = file->type, .metric = file->type == VECDB_BIT ? VECDB_HAMMING : VECDB_L2};
+    const struct vdb_repair_name *name = name_of(truth, file->field, true);
     snprintf(place->name, sizeof place->name, "recovered-%llu", (unsigned long long)file->field);
-    vdb_repair_tell(repair, VECDB_PROBLEM_LOST, "catalog.sqlite", collection->name,
-                    "%.100s: name and metric of a field of dimension %u are lost; it is \"%s\" now, with metric %s, "
-                    "which may have to be another",
-                    collection->name, file->dimension, place->name, vdb_metric_name(place->field.metric));
+    if (name)
+        memcpy(place->name, name->name, sizeof place->name);
+    if (!name || place->field.metric != VECDB_HAMMING)
+        vdb_repair_tell(repair, VECDB_PROBLEM_LOST, "catalog.sqlite", collection->name,
+                        "%.100s: %s of a field of dimension %u %s lost; it is \"%.100s\" now, with metric %s, which "
+                        "may have to be another",
+                        collection->name, name ? "the metric" : "name and metric", file->dimension, name ? "is" : "are",
+                        place->name, vdb_metric_name(place->field.metric));
     return VECDB_OK;
+}
+
+/* A row of a doubtful page against what the field's own pages say. */
+static void correct_field(struct vdb_repair_field *field, const struct vdb_salvage_file *file)
+{
+    if (!field->is_doubtful || !file->type || !file->is_whole)
+        return;
+    field->field.dimension = file->dimension;
+    field->field.type = file->type;
+    if (!is_metric_of(file->type, field->field.metric))
+        field->field.metric = file->type == VECDB_BIT ? VECDB_HAMMING : VECDB_L2;
+}
+
+/* Doubtful rows against the indexes of names; what is left to doubt is told. */
+static void correct_names(struct vdb_repair *repair, struct vdb_repair_truth *truth)
+{
+    for (size_t i = 0; i < truth->n_collections && !repair->is_foreign; i++) {
+        struct vdb_repair_collection *collection = &truth->collections[i];
+        const struct vdb_repair_name *name = name_of(truth, collection->id, false);
+        if (!collection->is_doubtful)
+            continue;
+        if (name)
+            memcpy(collection->name, name->name, sizeof collection->name);
+        vdb_repair_tell(repair, VECDB_PROBLEM_DOUBTFUL, "catalog.sqlite", collection->name,
+                        "%.100s: the description of the collection comes from a page whose checksum is wrong",
+                        collection->name);
+    }
+    for (size_t i = 0; i < truth->n_fields && !repair->is_foreign; i++) {
+        struct vdb_repair_field *field = &truth->fields[i];
+        const struct vdb_repair_name *name = name_of(truth, field->id, true);
+        if (!field->is_doubtful)
+            continue;
+        if (name) {
+            memcpy(field->name, name->name, sizeof field->name);
+            field->collection = name->collection;
+        }
+        vdb_repair_tell(repair, VECDB_PROBLEM_DOUBTFUL, "catalog.sqlite", NULL,
+                        "the description of the field \"%.100s\" (metric %s) comes from a page whose checksum is wrong",
+                        field->name, vdb_metric_name(field->field.metric));
+    }
 }
 
 /* Fields whose rows are lost, by their files. */
@@ -376,9 +453,13 @@ static int find_lost_fields(struct vdb_repair *repair, struct vdb_repair_truth *
 {
     struct vdb_salvage_file *files = NULL;
     size_t n_files = 0;
-    int status = vdb_salvage_files(&repair->salvage_options, truth->has_uuid ? truth->uuid : NULL, &files, &n_files, err);
+    int status =
+        vdb_salvage_files(&repair->salvage_options, truth->has_uuid ? truth->uuid : NULL, &files, &n_files, err);
     for (size_t i = 0; i < n_files && !status; i++) {
-        if (!files[i].type || !files[i].is_whole || find_field(truth, files[i].field))
+        struct vdb_repair_field *known = find_field(truth, files[i].field);
+        if (known)
+            correct_field(known, &files[i]);
+        if (!files[i].type || !files[i].is_whole || known)
             continue;
         if (!find_store(truth, files[i].store) && !truth->has_all_collections)
             status = make_collection(repair, truth, files[i].store, NULL, err);
@@ -454,6 +535,12 @@ int vdb_repair_read_truth(struct vdb_repair *repair, struct vdb_repair_truth *tr
     if (!status)
         status = read_table(&reading, VDB_TABLE_FIELDS, read_field_row, &truth->has_all_fields, err);
     if (!status)
+        status = read_table(&reading, VDB_TABLE_COLLECTIONS_NAMES, read_name, NULL, err);
+    if (!status)
+        status = read_table(&reading, VDB_TABLE_FIELDS_NAMES, read_name, NULL, err);
+    if (!status)
+        correct_names(repair, truth);
+    if (!status)
         status = read_table(&reading, VDB_TABLE_EXTENTS, read_extent_row, &truth->has_all_extents, err);
     if (!status)
         status = read_table(&reading, VDB_TABLE_DEAD, read_dead_row, NULL, err);
@@ -480,6 +567,7 @@ void vdb_repair_release_truth(struct vdb_repair *repair, struct vdb_repair_truth
     vdb_free(&repair->memory, truth->fields);
     vdb_free(&repair->memory, truth->extents);
     vdb_free(&repair->memory, truth->stores);
+    vdb_free(&repair->memory, truth->names);
     vdb_free(&repair->memory, truth->dead);
     vdb_free(&repair->memory, truth->snapshots);
     memset(truth, 0, sizeof *truth);

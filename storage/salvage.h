@@ -68,6 +68,7 @@ struct vdb_salvage_report {
     bool wal_is_damaged;     /* its header, or a frame before the committed end */
     uint32_t n_frames;       /* committed ones that follow each other without a break */
     uint32_t n_broken;       /* frames before the last committed one that are not whole */
+    uint32_t n_nameless;     /* of the broken ones that count, those whose page's number is not known */
     uint32_t n_behind;       /* whole frames behind the first broken one, up to the last commit */
     uint32_t salt2;          /* of the WAL's header; 0 without one */
 };
@@ -75,7 +76,14 @@ const struct vdb_salvage_report *vdb_salvage_get_report(const struct vdb_salvage
 
 /* ------------------------------------------------------------------ rows */
 
-enum vdb_value_kind { VDB_VALUE_NULL, VDB_VALUE_INTEGER, VDB_VALUE_REAL, VDB_VALUE_TEXT, VDB_VALUE_BLOB, VDB_VALUE_LOST };
+enum vdb_value_kind {
+    VDB_VALUE_NULL,
+    VDB_VALUE_INTEGER,
+    VDB_VALUE_REAL,
+    VDB_VALUE_TEXT,
+    VDB_VALUE_BLOB,
+    VDB_VALUE_LOST
+};
 
 struct vdb_value {
     enum vdb_value_kind kind; /* LOST: in an overflow page that cannot be read */
@@ -102,13 +110,15 @@ enum vdb_table_kind {
     VDB_TABLE_SCHEMA,
     VDB_TABLE_DATABASE,
     VDB_TABLE_COLLECTIONS,
+    VDB_TABLE_COLLECTIONS_NAMES, /* the index of collections: name, id */
     VDB_TABLE_FIELDS,
+    VDB_TABLE_FIELDS_NAMES, /* the index of fields: collection, name, id */
     VDB_TABLE_EXTENTS,
     VDB_TABLE_STORES,
     VDB_TABLE_SNAPSHOTS,
     VDB_TABLE_DEAD, /* WITHOUT ROWID: an index */
     VDB_TABLE_RECORDS,
-    VDB_TABLE_RECORDS_KEYS, /* the index of a records table: key, slot */
+    VDB_TABLE_RECORDS_KEYS, /* the index of records: key, slot */
     VDB_TABLE_TAIL,
     VDB_TABLE_OTHER
 };
@@ -116,7 +126,7 @@ enum vdb_table_kind {
 struct vdb_salvage_table {
     uint32_t root;
     enum vdb_table_kind kind;
-    uint64_t number;    /* of records and their keys: the store; of a tail: the field; 0: its name is lost */
+    uint64_t number; /* of records and their keys: the store; of a tail: the field; 0: its name is lost */
     bool is_index;
     uint32_t n_leaves;
     uint32_t n_bad;     /* leaves that are doubtful or lost, as far as they are known to be its */

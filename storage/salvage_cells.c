@@ -148,8 +148,8 @@ static int read_overflow(struct vdb_salvage *s, uint32_t number, uint32_t before
         status = vdb_salvage_image(s, number, page, &trust, err);
     if (status || trust == VDB_TRUST_LOST)
         return status;
-    bool fits = is_known && pointer.parent == before &&
-                pointer.kind == (is_first ? POINTER_OVERFLOW_1 : POINTER_OVERFLOW_2);
+    bool fits =
+        is_known && pointer.parent == before && pointer.kind == (is_first ? POINTER_OVERFLOW_1 : POINTER_OVERFLOW_2);
     *is_sane = fits || (trust == VDB_TRUST_GOOD && !is_known);
     *is_doubtful |= trust != VDB_TRUST_GOOD;
     return VECDB_OK;
@@ -222,12 +222,11 @@ static bool read_record(const struct payload *payload, struct vdb_salvage_row *r
     row->n_values = 0;
     while (cursor.at < cursor.end) {
         uint64_t type = read_varint(&cursor), n = bytes_of_type(type);
-        if (cursor.failed || n > payload->n_bytes || at > payload->n_bytes - n ||
-            row->n_values == VDB_SALVAGE_COLUMNS)
+        if (cursor.failed || n > payload->n_bytes || at > payload->n_bytes - n || row->n_values == VDB_SALVAGE_COLUMNS)
             return false;
         bool is_there = at + n <= payload->n_available;
-        row->values[row->n_values++] = is_there ? make_value(type, payload->bytes + at, (size_t)n)
-                                                : (struct vdb_value){.kind = VDB_VALUE_LOST};
+        row->values[row->n_values++] =
+            is_there ? make_value(type, payload->bytes + at, (size_t)n) : (struct vdb_value){.kind = VDB_VALUE_LOST};
         at += n;
     }
     return cursor.at == cursor.end && at == payload->n_bytes;

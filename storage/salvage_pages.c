@@ -13,9 +13,13 @@
  * have been overwritten in part, which looks the same as damage. Whether commits are missing is what `state`
  * tells; who calls compares, and opens once more with `past_breaks`, if they are.
  *
- * A page whose newest frame is broken has an older image, in the WAL or in the main file. It is used, and
- * called doubtful: rows may be missing from it, rows that are in it may have been deleted since (which the
- * table `dead` tells).
+ * What is wrong with a frame is told by its neighbours. Its own stored sum damaged: the sum of the next frame is
+ * right if it is computed on from what this one's bytes give, so both are whole. A bit of the page number: one of
+ * 64 flips makes the sum right. Salts: they are not summed, and behind a whole frame not needed. Else its page is
+ * damaged: it is used, and called doubtful, if it still reads like a page; if not, an older image is, in the WAL or in
+ * the main file. Rows may be missing from that, rows that are in it may have been deleted since (which the table `dead`
+ * tells). A frame whose header is gone may have held any page: that is counted, and nobody may conclude from what is
+ * missing.
  *
  * The main file is verified by its stamps. Pages that the WAL holds are not looked at there: a checkpoint that
  * was cut off leaves them torn, and rightly so.
@@ -106,10 +110,13 @@ struct wal_walk {
     unsigned char frame[FRAME_BYTES];
     bool header_is_good, big;
     unsigned char salts[8];
-    struct sum before;    /* the stored sum of the frame before */
-    uint32_t n_total;     /* frames that the file has room for */
-    bool is_unbroken;     /* all frames so far */
-    uint32_t end_of_chain, end_of_all; /* behind the last commit, without a break, and with any */
+    struct sum before;   /* the stored sum of the frame before */
+    struct sum computed; /* the same as its bytes give it, if what was before it is known */
+    bool has_computed;
+    bool before_is_sure;                 /* the frame before is whole */
+    uint32_t n_total;                    /* frames that the file has room for */
+    bool is_unbroken;                    /* all frames so far, as SQLite sees it */
+    uint32_t end_of_chain, end_of_all;   /* behind the last commit, without a break, and with any */
     uint32_t size_of_chain, size_of_all; /* pages that those commits left */
 };
 
@@ -127,7 +134,7 @@ static uint64_t frame_at(uint32_t i)
     return WAL_HEADER_BYTES + (uint64_t)i * FRAME_BYTES;
 }
 
-static int add_frame(struct vdb_salvage *s, uint32_t page, uint32_t frame, bool is_broken, vecdb_error *err)
+static int add_frame(struct vdb_salvage *s, uint32_t page, uint32_t frame, bool is_whole, vecdb_error *err)
 {
     if (s->n_frames == s->frames_capacity) {
         size_t capacity = s->frames_capacity ? 2 * s->frames_capacity : 256;
@@ -137,8 +144,48 @@ static int add_frame(struct vdb_salvage *s, uint32_t page, uint32_t frame, bool 
         s->frames = more;
         s->frames_capacity = capacity;
     }
-    s->frames[s->n_frames++] = (struct salvage_frame){page, frame, is_broken};
+    s->frames[s->n_frames++] = (struct salvage_frame){page, is_whole ? frame : NO_FRAME, is_whole ? NO_FRAME : frame};
     return VECDB_OK;
+}
+
+static struct sum sum_of_frame(const struct wal_walk *walk, struct sum before)
+{
+    return add_to_sum(add_to_sum(before, walk->big, walk->frame, 8), walk->big, walk->frame + FRAME_HEADER_BYTES,
+                      VDB_SALVAGE_PAGE);
+}
+
+/* Is one bit of the page's number or of the size wrong? Then it is put right. */
+static bool mend_header(struct wal_walk *walk)
+{
+    for (int bit = 0; bit < 64; bit++) {
+        walk->frame[bit / 8] ^= (unsigned char)(1 << bit % 8);
+        if (is_sum(sum_of_frame(walk, walk->before), walk->frame + 16))
+            return true;
+        walk->frame[bit / 8] ^= (unsigned char)(1 << bit % 8);
+    }
+    return false;
+}
+
+/* Judge the frame that was read. */
+static bool is_whole_frame(struct wal_walk *walk, struct vdb_salvage *s)
+{
+    struct sum by_stored = sum_of_frame(walk, walk->before);
+    /* Frames of an earlier use of the file fit each other as well; but their salts are others. */
+    bool is_salted = !memcmp(walk->frame + 8, walk->salts, 8), is_whole = is_sum(by_stored, walk->frame + 16);
+    walk->is_unbroken &= is_whole && is_salted;
+    if (is_whole && (is_salted || walk->before_is_sure))
+        return true;
+    if (walk->has_computed && is_sum(sum_of_frame(walk, walk->computed), walk->frame + 16)) {
+        struct salvage_frame *last = &s->frames[s->n_frames - 1]; /* only its stored sum was damaged */
+        if (last->frame == NO_FRAME)
+            *last = (struct salvage_frame){last->page, last->broken, NO_FRAME};
+        return true;
+    }
+    if (walk->before_is_sure && mend_header(walk))
+        return true;
+    walk->computed = by_stored;
+    walk->has_computed = walk->before_is_sure;
+    return false;
 }
 
 static int look_at_frame(struct wal_walk *walk, uint32_t i, vecdb_error *err)
@@ -151,12 +198,14 @@ static int look_at_frame(struct wal_walk *walk, uint32_t i, vecdb_error *err)
     if (!is_there)
         memset(walk->frame, 0, FRAME_BYTES);
     const unsigned char *frame = walk->frame;
-    struct sum sum = add_to_sum(add_to_sum(walk->before, walk->big, frame, 8), walk->big, frame + FRAME_HEADER_BYTES,
-                                VDB_SALVAGE_PAGE);
-    bool is_whole = is_there && !memcmp(frame + 8, walk->salts, 8) && is_sum(sum, frame + 16) && vdb_salvage_u32(frame);
+    bool is_whole = is_whole_frame(walk, s);
+    bool is_ours = is_whole || !memcmp(frame + 8, walk->salts, 8);
+    uint32_t page = vdb_salvage_u32(frame), size = vdb_salvage_u32(frame + 4);
+    is_whole &= page != 0;
+    if (is_whole)
+        walk->has_computed = false;
+    walk->before_is_sure = is_whole;
     walk->before = stored_sum(frame + 16);
-    walk->is_unbroken &= is_whole;
-    uint32_t size = vdb_salvage_u32(frame + 4);
     if (is_whole && size) {
         walk->end_of_all = i + 1;
         walk->size_of_all = size;
@@ -165,7 +214,12 @@ static int look_at_frame(struct wal_walk *walk, uint32_t i, vecdb_error *err)
             walk->size_of_chain = size;
         }
     }
-    return add_frame(s, vdb_salvage_u32(frame), i, !is_whole, err);
+    return add_frame(s, is_ours ? page : 0, i, is_whole, err);
+}
+
+static uint32_t number_of(const struct salvage_frame *frame)
+{
+    return frame->frame != NO_FRAME ? frame->frame : frame->broken;
 }
 
 static int compare_frames(const void *a, const void *b)
@@ -173,26 +227,29 @@ static int compare_frames(const void *a, const void *b)
     const struct salvage_frame *left = a, *right = b;
     if (left->page != right->page)
         return left->page < right->page ? -1 : 1;
-    return left->frame < right->frame ? -1 : left->frame > right->frame;
+    return number_of(left) < number_of(right) ? -1 : number_of(left) > number_of(right);
 }
 
-/* Of the frames before `end`, keep the newest whole one of each page. */
+/* Of the frames before `end`, keep the newest whole one of each page, and the newest one, if that is broken. */
 static void keep_newest(struct vdb_salvage *s, uint32_t end)
 {
     size_t n = 0, kept = 0;
     for (size_t i = 0; i < s->n_frames; i++)
-        if (s->frames[i].frame < end)
+        if (number_of(&s->frames[i]) < end)
             s->frames[n++] = s->frames[i];
     if (n)
         qsort(s->frames, n, sizeof *s->frames, compare_frames);
     for (size_t i = 0; i < n;) {
-        struct salvage_frame newest = {s->frames[i].page, UINT32_MAX, false};
+        struct salvage_frame newest = {s->frames[i].page, NO_FRAME, NO_FRAME};
         for (; i < n && s->frames[i].page == newest.page; i++) {
-            newest.is_stale = s->frames[i].is_stale;
-            if (!newest.is_stale)
+            newest.broken = s->frames[i].broken;
+            if (newest.broken == NO_FRAME)
                 newest.frame = s->frames[i].frame;
+            else if (!newest.page)
+                s->report.n_nameless++;
         }
-        s->frames[kept++] = newest;
+        if (newest.page)
+            s->frames[kept++] = newest;
     }
     s->n_frames = kept;
 }
@@ -202,7 +259,7 @@ static void count_pages(struct vdb_salvage *s, uint32_t size_after)
 {
     uint64_t whole = s->main_bytes / VDB_SALVAGE_PAGE, most = whole;
     for (size_t i = 0; i < s->n_frames; i++)
-        if (s->frames[i].page > most && !s->frames[i].is_stale)
+        if (s->frames[i].page > most && s->frames[i].frame != NO_FRAME)
             most = s->frames[i].page;
     uint64_t limit = MOST_TIMES_LARGER * (whole + s->n_frames) + VDB_SALVAGE_PAGE;
     if (most > limit)
@@ -226,7 +283,7 @@ static int walk_frames(struct wal_walk *walk, vecdb_error *err)
             memcpy(walk->salts, walk->frame + 8, 8);
     }
     walk->before = stored_sum(walk->header + WAL_HEADER_BYTES - 8);
-    walk->is_unbroken = walk->header_is_good;
+    walk->is_unbroken = walk->before_is_sure = walk->header_is_good;
     int status = VECDB_OK;
     for (uint32_t i = 0; i < walk->n_total && !status; i++) {
         status = look_at_frame(walk, i, err);
@@ -256,13 +313,14 @@ int vdb_salvage_read_wal(struct vdb_salvage *s, vecdb_error *err)
     bool past = s->options.past_breaks;
     uint32_t end = past ? walk.end_of_all : walk.end_of_chain;
     for (size_t i = 0; i < s->n_frames && i < walk.end_of_all; i++) {
-        s->report.n_broken += s->frames[i].is_stale;
-        s->report.n_behind += !s->frames[i].is_stale && i >= walk.end_of_chain;
+        s->report.n_broken += s->frames[i].frame == NO_FRAME;
+        s->report.n_behind += s->frames[i].frame != NO_FRAME && i >= walk.end_of_chain;
     }
     s->report.n_frames = walk.end_of_chain;
     s->report.wal_is_damaged = walk.end_of_all > walk.end_of_chain;
     s->report.salt2 = walk.header_is_good ? vdb_salvage_u32(walk.header + 20) : 0;
     keep_newest(s, end);
+    s->report.n_unplaced = s->report.n_nameless; /* each may have been of any page */
     count_pages(s, past ? walk.size_of_all : walk.size_of_chain);
     return VECDB_OK;
 }
@@ -301,25 +359,53 @@ static const struct salvage_frame *find_frame(const struct vdb_salvage *s, uint3
     return low < s->n_frames && s->frames[low].page == page ? &s->frames[low] : NULL;
 }
 
+/* Does a damaged image still read like a page with cells? */
+static bool reads_like_a_page(const unsigned char *page, uint32_t number)
+{
+    struct salvage_header header;
+    uint32_t n_good = 0;
+    if (is_zero(page) || !vdb_salvage_header(page, number, &header))
+        return false;
+    bool is_interior = header.right_child != 0;
+    for (uint32_t i = 0; i < header.n_cells; i++) {
+        uint64_t rowid;
+        n_good += is_interior ? vdb_salvage_child(page, &header, i) != 0 : vdb_salvage_rowid(page, &header, i, &rowid);
+    }
+    return n_good + 1 >= header.n_cells;
+}
+
+static int read_frame(struct vdb_salvage *s, uint32_t frame, unsigned char page[VDB_SALVAGE_PAGE], bool *is_there,
+                      vecdb_error *err)
+{
+    return read_twice(s->wal, frame_at(frame) + FRAME_HEADER_BYTES, page, VDB_SALVAGE_PAGE, is_there, err);
+}
+
 int vdb_salvage_image(struct vdb_salvage *s, uint32_t number, unsigned char page[VDB_SALVAGE_PAGE],
                       enum vdb_trust *trust, vecdb_error *err)
 {
     const struct salvage_frame *frame = find_frame(s, number);
-    bool is_there = false;
+    bool is_there = false, is_old = frame && frame->broken != NO_FRAME;
     int status = VECDB_OK;
     *trust = VDB_TRUST_LOST;
-    if (frame && frame->frame != UINT32_MAX) {
-        status = read_twice(s->wal, frame_at(frame->frame) + FRAME_HEADER_BYTES, page, VDB_SALVAGE_PAGE, &is_there,
-                            err);
+    if (is_old) {
+        status = read_frame(s, frame->broken, page, &is_there, err);
+        if (status || (is_there && reads_like_a_page(page, number))) {
+            *trust = status ? VDB_TRUST_LOST : VDB_TRUST_DOUBTFUL;
+            return status;
+        }
+    }
+    if (frame && frame->frame != NO_FRAME) {
+        status = read_frame(s, frame->frame, page, &is_there, err);
         if (is_there)
-            *trust = frame->is_stale ? VDB_TRUST_DOUBTFUL : VDB_TRUST_GOOD;
+            *trust = is_old ? VDB_TRUST_DOUBTFUL : VDB_TRUST_GOOD;
         return status;
     }
     if (number && s->main && number <= s->main_bytes / VDB_SALVAGE_PAGE)
-        status = read_twice(s->main, (uint64_t)(number - 1) * VDB_SALVAGE_PAGE, page, VDB_SALVAGE_PAGE, &is_there,
-                            err);
+        status = read_twice(s->main, (uint64_t)(number - 1) * VDB_SALVAGE_PAGE, page, VDB_SALVAGE_PAGE, &is_there, err);
+    else
+        is_there = false;
     if (is_there && vdb_checked_page_is_good(page, number))
-        *trust = frame ? VDB_TRUST_DOUBTFUL : VDB_TRUST_GOOD;
+        *trust = is_old ? VDB_TRUST_DOUBTFUL : VDB_TRUST_GOOD;
     else if (is_there && !is_zero(page))
         *trust = VDB_TRUST_DOUBTFUL;
     return status;

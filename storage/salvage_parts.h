@@ -16,18 +16,27 @@
 enum { PAGE_INTERIOR_INDEX = 2, PAGE_INTERIOR_TABLE = 5, PAGE_LEAF_INDEX = 10, PAGE_LEAF_TABLE = 13 };
 
 /* Kinds of entries of the pointer map. */
-enum { POINTER_NONE = 0, POINTER_ROOT = 1, POINTER_FREE = 2, POINTER_OVERFLOW_1 = 3, POINTER_OVERFLOW_2 = 4, POINTER_TREE = 5 };
+enum {
+    POINTER_NONE = 0,
+    POINTER_ROOT = 1,
+    POINTER_FREE = 2,
+    POINTER_OVERFLOW_1 = 3,
+    POINTER_OVERFLOW_2 = 4,
+    POINTER_TREE = 5
+};
 
 /* Owners that are no root. */
 #define OWNER_UNKNOWN 0u
 #define OWNER_FREE UINT32_MAX
 #define OWNER_OTHER (UINT32_MAX - 1) /* overflow, pointer map: no page with cells */
 
-/* The newest image of a page in the WAL. */
+#define NO_FRAME UINT32_MAX
+
+/* The newest images of a page in the WAL; while the WAL is read, one for each frame. */
 struct salvage_frame {
     uint32_t page;
-    uint32_t frame;  /* from 0; UINT32_MAX: none is whole */
-    bool is_stale;   /* a newer image was in a frame that is broken */
+    uint32_t frame;  /* from 0: the newest that is whole */
+    uint32_t broken; /* a newer one, which is not */
 };
 
 struct salvage_leaf {
@@ -45,8 +54,8 @@ struct vdb_salvage {
     struct salvage_frame *frames; /* by page */
     size_t n_frames, frames_capacity;
 
-    uint32_t *owners;             /* of pages 1 .. n_pages: a root, or one of the above */
-    struct salvage_leaf *leaves;  /* pages with rows, by owner and page */
+    uint32_t *owners;            /* of pages 1 .. n_pages: a root, or one of the above */
+    struct salvage_leaf *leaves; /* pages with rows, by owner and page */
     size_t n_leaves, leaves_capacity;
     uint32_t *bad; /* pages with cells, or that may be such, that are doubtful or lost */
     size_t n_bad, bad_capacity;
@@ -66,15 +75,15 @@ struct vdb_salvage {
 int vdb_salvage_open_files(struct vdb_salvage *s, vecdb_error *err);
 int vdb_salvage_read_wal(struct vdb_salvage *s, vecdb_error *err);
 /* The newest image. Only an error that is not of this page is returned; a page that cannot be read is LOST. */
-int vdb_salvage_image(struct vdb_salvage *s, uint32_t number, unsigned char page[VDB_SALVAGE_PAGE], enum vdb_trust *trust,
-                 vecdb_error *err);
+int vdb_salvage_image(struct vdb_salvage *s, uint32_t number, unsigned char page[VDB_SALVAGE_PAGE],
+                      enum vdb_trust *trust, vecdb_error *err);
 /* What the pointer map says of a page. False: it cannot be read, or is not to be trusted. */
 struct salvage_pointer {
     int kind;
     uint32_t parent;
 };
 int vdb_salvage_pointer(struct vdb_salvage *s, uint32_t number, struct salvage_pointer *pointer, bool *is_known,
-                    vecdb_error *err);
+                        vecdb_error *err);
 bool vdb_salvage_is_map(uint32_t number);
 int vdb_salvage_step(struct vdb_salvage *s, vecdb_error *err);
 
@@ -87,8 +96,8 @@ static inline uint32_t vdb_salvage_u32(const unsigned char *at)
 /* The header of a b-tree page: where it begins, and what it says. False: it makes no sense. */
 struct salvage_header {
     int kind;
-    uint32_t at;          /* 100 on page 1 */
-    uint32_t cells_at;    /* the array of cell pointers */
+    uint32_t at;       /* 100 on page 1 */
+    uint32_t cells_at; /* the array of cell pointers */
     uint32_t n_cells;
     uint32_t right_child; /* interior pages */
 };
@@ -98,8 +107,8 @@ uint32_t vdb_salvage_child(const unsigned char *page, const struct salvage_heade
 /* The rowid of cell i of a table's leaf. */
 bool vdb_salvage_rowid(const unsigned char *page, const struct salvage_header *header, uint32_t i, uint64_t *rowid);
 /* Cell i of a page with rows; `is_sane` false: it makes no sense. */
-int vdb_salvage_row_at(struct vdb_salvage *s, const unsigned char *page, const struct salvage_header *header, uint32_t i,
-                struct vdb_salvage_row *row, bool *is_sane, vecdb_error *err);
+int vdb_salvage_row_at(struct vdb_salvage *s, const unsigned char *page, const struct salvage_header *header,
+                       uint32_t i, struct vdb_salvage_row *row, bool *is_sane, vecdb_error *err);
 
 /* ---- salvage_trees.c */
 int vdb_salvage_find_owners(struct vdb_salvage *s, vecdb_error *err);

@@ -257,7 +257,9 @@ struct name {
 static const struct name names[] = {
     {"database", VDB_TABLE_DATABASE, false},
     {"collections", VDB_TABLE_COLLECTIONS, false},
+    {"sqlite_autoindex_collections_1", VDB_TABLE_COLLECTIONS_NAMES, true},
     {"fields", VDB_TABLE_FIELDS, false},
+    {"sqlite_autoindex_fields_1", VDB_TABLE_FIELDS_NAMES, true},
     {"extents", VDB_TABLE_EXTENTS, false},
     {"stores", VDB_TABLE_STORES, false},
     {"snapshots", VDB_TABLE_SNAPSHOTS, false},
@@ -309,8 +311,7 @@ static int read_schema_row(void *context, const struct vdb_salvage_row *row, vec
     struct vdb_salvage *s = ((struct schema *)context)->s;
     const struct vdb_value *type = &row->values[0], *name = &row->values[1], *root = &row->values[3];
     if (row->n_values != 5 || type->kind != VDB_VALUE_TEXT || name->kind != VDB_VALUE_TEXT ||
-        root->kind != VDB_VALUE_INTEGER || root->integer < 3 || root->integer > s->report.n_pages ||
-        name->n_bytes > 80)
+        root->kind != VDB_VALUE_INTEGER || root->integer < 3 || root->integer > s->report.n_pages || name->n_bytes > 80)
         return VECDB_OK;
     struct vdb_salvage_table table = {.root = (uint32_t)root->integer};
     uint32_t owner = s->owners[table.root];

@@ -614,7 +614,8 @@ static int load_page(struct vdb_salvage_vectors *v, size_t i, bool with_rows, ve
     if (status == VECDB_CORRUPT || status == VECDB_IO || status == VECDB_NEWER) {
         char message[400];
         known->is_bad = true;
-        snprintf(message, sizeof message, "the page at offset %llu, with %u vectors of slots %u to %u, is damaged: %.200s",
+        snprintf(message, sizeof message,
+                 "the page at offset %llu, with %u vectors of slots %u to %u, is damaged: %.200s",
                  (unsigned long long)page->offset, page->n_rows, page->first_slot, page->last_slot, own.message);
         tell(v, page->generation, message);
         return VECDB_OK;

@@ -117,11 +117,8 @@ static void put_plain(vecdb_collection *plain, int first, int n)
         plain_of(first + i, vectors[i]);
     }
     vecdb_vector_column column = {.values = vectors};
-    vecdb_batch batch = {.size = sizeof batch,
-                         .n_rows = (size_t)n,
-                         .integer_keys = keys,
-                         .vectors = &column,
-                         .n_vectors = 1};
+    vecdb_batch batch = {
+        .size = sizeof batch, .n_rows = (size_t)n, .integer_keys = keys, .vectors = &column, .n_vectors = 1};
     CHECK_OK(err, vecdb_write(plain, &batch, &err));
 }
 
@@ -155,8 +152,11 @@ static void make_database(bool in_wal, struct kept_files *kept)
     mount_memory(test_directory(), "size=400m");
     const vecdb_field note_fields[2] = {{.name = "text", .dimension = TEXT_DIMENSION},
                                         {.name = "bits", .dimension = BITS_DIMENSION, .type = VECDB_BIT}};
-    const vecdb_field plain_field = {
-        .name = "v", .dimension = PLAIN_DIMENSION, .type = VECDB_U8, .metric = VECDB_L2, .compression = VECDB_COMPRESSION_MAX};
+    const vecdb_field plain_field = {.name = "v",
+                                     .dimension = PLAIN_DIMENSION,
+                                     .type = VECDB_U8,
+                                     .metric = VECDB_L2,
+                                     .compression = VECDB_COMPRESSION_MAX};
     vecdb *db = open_database(directory(), VECDB_OPEN_NEW, VECDB_THREADS_NONE);
     vecdb_collection *notes, *plain, *bare;
     CHECK_OK(err, vecdb_collection_create(db, "notes", note_fields, 2, VECDB_MUST_BE_NEW, &notes, &err));
@@ -200,7 +200,7 @@ struct told {
     uint64_t n_lost, n_doubtful, n_healed, n_damaged;
     /* Counted losses: records altogether, then parts of records. */
     uint64_t records, metadata, text, vectors[3]; /* fields text, bits, v */
-    bool loses_commits, loses_tail, loses_names;
+    bool loses_commits, loses_tail, loses_names, doubts_description;
     char last[600];
     char all[20000];
     size_t used;
@@ -228,6 +228,7 @@ static void note_problem(void *context, const vecdb_problem *problem)
     told->n_doubtful += problem->kind == VECDB_PROBLEM_DOUBTFUL;
     told->n_healed += problem->kind == VECDB_PROBLEM_HEALED;
     told->n_damaged += problem->kind == VECDB_PROBLEM_DAMAGED;
+    told->doubts_description |= strstr(m, "description of the") != NULL;
     if (problem->kind != VECDB_PROBLEM_LOST)
         return;
     told->n_lost++;
@@ -388,16 +389,16 @@ static void compare_database(vecdb *db, struct found *found)
 
 static void check_told(const char *what, const struct found *found, const struct told *told)
 {
-    bool excused = told->loses_commits || told->loses_names;
+    bool excused = told->loses_commits || told->loses_names || told->doubts_description;
     bool named = found->records <= told->records && found->metadata <= told->metadata + told->records &&
                  found->text <= told->text + told->records;
     for (int f = 0; f < 3; f++)
         named &= found->vectors[f] <= told->vectors[f] + told->records || told->loses_tail;
     if (!named && !excused)
         FAIL("%s: missing %llu records, %llu metadata, %llu texts, %llu %llu %llu vectors; told:\n%s", what,
-             (unsigned long long)found->records, (unsigned long long)found->metadata,
-             (unsigned long long)found->text, (unsigned long long)found->vectors[0],
-             (unsigned long long)found->vectors[1], (unsigned long long)found->vectors[2], told->all);
+             (unsigned long long)found->records, (unsigned long long)found->metadata, (unsigned long long)found->text,
+             (unsigned long long)found->vectors[0], (unsigned long long)found->vectors[1],
+             (unsigned long long)found->vectors[2], told->all);
     if (found->wrong && !told->n_doubtful && !excused)
         FAIL("%s: %llu things are not as they were written, and nothing was called doubtful; told:\n%s", what,
              (unsigned long long)found->wrong, told->all);
@@ -458,7 +459,8 @@ static void repair_and_compare(const char *what, const struct kept_files *damage
 static struct kept_file *file_of(struct kept_files *kept, const char *name)
 {
     for (size_t i = 0; i < kept->n; i++)
-        if (!strncmp(kept->files[i].name, name, strlen(name)) && (strcmp(name, "catalog.sqlite") || !kept->files[i].name[14]))
+        if (!strncmp(kept->files[i].name, name, strlen(name)) &&
+            (strcmp(name, "catalog.sqlite") || !kept->files[i].name[14]))
             return &kept->files[i];
     FAIL("there is no file %s", name);
 }
@@ -634,13 +636,14 @@ TEST(state_may_be_damaged_missing_or_of_another_database)
 
 TEST(files_may_be_missing_or_cut_short)
 {
-    static struct kept_files kept, fewer;
+    static struct kept_files both[2], kept, fewer;
     struct told told;
     test_time_limit(600);
     for (int in_wal = 0; in_wal < 2; in_wal++) {
         if (in_wal)
             remove_database(directory());
-        make_database(in_wal != 0, &kept);
+        make_database(in_wal != 0, &both[in_wal]);
+        kept = both[in_wal];
         for (size_t i = 0; i < kept.n; i++) {
             const char *name = kept.files[i].name;
             if (!strcmp(name, "catalog.sqlite") || !strcmp(name, "state") || strstr(name, "-shm"))
@@ -736,9 +739,11 @@ TEST(a_database_in_use_is_busy)
 TEST(what_is_no_database_is_refused)
 {
     vecdb_error err = VECDB_ERROR_INIT;
-    CHECK_FAILS(err, VECDB_NOT_FOUND, "no vecdb database", vecdb_repair(test_path("none"), NULL, NULL, NULL, NULL, NULL, &err));
+    CHECK_FAILS(err, VECDB_NOT_FOUND, "no vecdb database",
+                vecdb_repair(test_path("none"), NULL, NULL, NULL, NULL, NULL, &err));
     CHECK(!mkdir(test_path("empty"), 0777));
-    CHECK_FAILS(err, VECDB_NOT_FOUND, "no vecdb database", vecdb_repair(test_path("empty"), NULL, NULL, NULL, NULL, NULL, &err));
+    CHECK_FAILS(err, VECDB_NOT_FOUND, "no vecdb database",
+                vecdb_repair(test_path("empty"), NULL, NULL, NULL, NULL, NULL, &err));
     write_file(test_path("file"), "x", 1);
     CHECK_FAILS(err, VECDB_INVALID, "is a file", vecdb_repair(test_path("file"), NULL, NULL, NULL, NULL, NULL, &err));
     CHECK_FAILS(err, VECDB_INVALID, "directory", vecdb_repair(":memory:", NULL, NULL, NULL, NULL, NULL, &err));
@@ -873,8 +878,7 @@ TEST(an_allocation_that_fails_leaves_the_database_as_it_was)
         struct vdb_memory memory;
         vecdb_error err = VECDB_ERROR_INIT;
         failing_begin(&failing, &memory, n);
-        vecdb_options options = {
-            .size = sizeof options, .threads = VECDB_THREADS_NONE, .allocator = memory.allocator};
+        vecdb_options options = {.size = sizeof options, .threads = VECDB_THREADS_NONE, .allocator = memory.allocator};
         restore_files(directory(), &kept);
         int status = vecdb_repair(directory(), &options, NULL, NULL, NULL, NULL, &err);
         check_sentence("a failing allocation", status, &err);
