@@ -147,7 +147,7 @@ static void measure_single(const char *directory, int n_rounds)
     vecdb_collection *collection;
     double seconds[2][MOST_ROUNDS], ratios[MOST_ROUNDS];
     int64_t key = 0;
-    snprintf(path, sizeof path, "%s/plain.sqlite", directory);
+    snprintf(path, sizeof path, "%s/bare.sqlite", directory);
     plain_open(&plain, path);
     snprintf(path, sizeof path, "%s/single.vecdb", directory);
     vecdb *db = our_open(path, &collection);
