@@ -244,8 +244,10 @@ static int apply_drop(void *context, struct vdb_transaction *transaction, vecdb_
 static void sweep_files(vecdb *db)
 {
     vecdb_error ignored;
-    if (!vdb_append_begin(db, VDB_APPEND_WRITE_MS))
+    if (!vdb_append_begin(db, VDB_APPEND_WRITE_MS)) {
+        atomic_store(&db->has_swept, false);
         return;
+    }
     vdb_append_sweep(db, &ignored);
     vdb_append_end(db);
 }

@@ -348,7 +348,7 @@ static int compact_all(vecdb *db, const vecdb_work *request, vecdb_error *err)
     if (!status && !(status = report(request, list.n, list.n + 1, err)))
         status = give_back(db, 0, &stop, err);
     if (!status)
-        status = vdb_catalog_checkpoint(db->catalog, false, err);
+        status = vdb_catalog_checkpoint(db->catalog, true, err); /* has only the log to cut */
     return status ? status : report(request, list.n + 1, list.n + 1, err);
 }
 
