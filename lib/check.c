@@ -54,7 +54,7 @@ void vdb_check_tell(struct vdb_check *check, const char *file, const char *colle
 const char *vdb_check_advice(struct vdb_check *check, char *out, size_t room)
 {
     if (*check->prefix)
-        snprintf(out, room, "; the snapshot can be dropped, the database itself has a copy of its own");
+        snprintf(out, room, "; look at the database itself too, which may share the file; the snapshot can be dropped");
     else
         snprintf(out, room, "; restore from a backup or run \"vecdb-cli repair %.200s\"", check->home);
     return out;
