@@ -39,6 +39,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "storage/catalog_backup.h"
 
@@ -91,6 +92,12 @@ char *vdb_path_parent(struct vdb_memory *memory, const char *path)
     if (!slash)
         return vdb_strdup(memory, ".", 1);
     return vdb_strdup(memory, path, slash == path ? 1 : (size_t)(slash - path));
+}
+
+bool vdb_path_is_link(const char *path)
+{
+    struct stat status;
+    return !lstat(path, &status) && S_ISLNK(status.st_mode);
 }
 
 bool vdb_path_is_inside(struct vdb_memory *memory, const char *path, const char *directory)

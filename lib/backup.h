@@ -33,6 +33,8 @@ int vdb_copy_remove(struct vdb_vfs *vfs, const char *path, bool with_directory, 
 char *vdb_path_join(struct vdb_memory *memory, const char *directory, const char *name);
 /* The directory that a path lies in. */
 char *vdb_path_parent(struct vdb_memory *memory, const char *path);
+/* A symbolic link: what it leads to is not ours to remove. */
+bool vdb_path_is_link(const char *path);
 /* Is `path`, which need not exist, `directory` or in it? By their real names. */
 bool vdb_path_is_inside(struct vdb_memory *memory, const char *path, const char *directory);
 

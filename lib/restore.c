@@ -93,7 +93,7 @@ static int clear_leftover(struct restore *restore, vecdb_error *err)
     int fd = -1, status = vfs->kind(vfs, restore->restoring, &kind, err);
     if (status || kind == VDB_PATH_MISSING)
         return status;
-    if (kind != VDB_PATH_DIRECTORY)
+    if (kind != VDB_PATH_DIRECTORY || vdb_path_is_link(restore->restoring))
         return vdb_fail(err, VECDB_EXISTS, "%s is in the way; remove it", restore->restoring);
     status = seize(restore, restore->restoring, &fd, err);
     if (status == VECDB_BUSY)

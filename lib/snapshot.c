@@ -66,7 +66,7 @@ static bool remove_directory(struct vdb_vfs *vfs, const char *path)
     vecdb_error ignored;
     char *state = NULL;
     int fd = -1, status = vfs->kind(vfs, path, &kind, &ignored);
-    if (status || kind != VDB_PATH_DIRECTORY)
+    if (status || kind != VDB_PATH_DIRECTORY || vdb_path_is_link(path))
         return !status;
     if ((state = vdb_path_join(vfs->memory, path, "state")) && !vdb_state_seize(state, &fd, &ignored))
         status = vdb_copy_remove(vfs, path, true, &ignored);
@@ -160,7 +160,7 @@ static int sweep_one(vecdb *db, uint64_t id, vecdb_error *err)
     vecdb_error ignored;
     bool answer = false;
     /* In use, or being made, or gone: all of these are no errors. */
-    if (!status && !vdb_state_seize(state, &fd, &ignored)) {
+    if (!status && !vdb_path_is_link(path) && !vdb_state_seize(state, &fd, &ignored)) {
         status = is_debris(db, id, &answer, err);
         if (!status && answer)
             status = vdb_copy_remove(db->vfs, path, true, err);

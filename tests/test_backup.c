@@ -124,6 +124,27 @@ TEST(a_linked_backup_shares_files_and_outlives_the_original)
     vecdb_close(opened);
 }
 
+/* Two that append to one file at once would write over each other; so only one ever does. */
+TEST(a_copy_does_not_append_to_a_file_that_it_shares)
+{
+    const char *path = place("a"), *copy = place("b");
+    vecdb_error err = VECDB_ERROR_INIT;
+    vecdb *db = make_rich_database(path);
+    back_up(db, copy, 1);
+    struct file_sum before = {0, 0}, after = {0, 0};
+    each_name(path, sum_vectors, &before);
+    vecdb *other = open_database(copy, VECDB_OPEN_EXISTING, VECDB_THREADS_NONE);
+    for (uint32_t round = 0; round < 4; round++) {
+        CHECK_OK(err, put_version(open_things(other), 2000 + round * 50, 50, 4, &err));
+        compact_database(other);
+    }
+    vecdb_close(other);
+    each_name(path, sum_vectors, &after);
+    CHECK_INT(after.n_files, before.n_files);
+    CHECK_SIZE(after.n_bytes, before.n_bytes);
+    vecdb_close(db);
+}
+
 TEST(databases_that_share_files_do_not_disturb_each_other)
 {
     const char *path[3] = {place("a"), place("b"), place("c")};
@@ -247,6 +268,54 @@ TEST(a_backup_is_one_committed_state_while_others_write_and_compact)
     }
     check_database(db, "the original");
     vecdb_close(db);
+}
+
+/* Another handle writes and compacts in the midst of an operation of the backup. */
+struct meddler {
+    vecdb *db;
+    long n, seen;
+    uint32_t version;
+};
+
+static int meddle(void *context, enum vdb_io_op op, const char *path)
+{
+    struct meddler *meddler = context;
+    (void)op, (void)path;
+    if (meddler->seen++ != meddler->n)
+        return 0;
+    vecdb_error err = VECDB_ERROR_INIT;
+    CHECK_OK(err, put_version(open_things(meddler->db), 0, 300, meddler->version, &err));
+    compact_database(meddler->db); /* removes files */
+    return 0;
+}
+
+TEST(a_commit_and_a_compaction_at_any_moment_of_a_backup_are_in_it_or_not)
+{
+    const char *path = place("a"), *copy = place("b");
+    struct meddler meddler = {.db = make_rich_database(path), .version = 10};
+    struct vdb_io_hook hook = {meddle, &meddler};
+    unsigned n_before = 0, n_after = 0;
+    for (long n = 0; n <= meddler.seen; n += n < 60 ? 1 : 5) { /* the first ones find out what there is to copy */
+        meddler.n = LONG_MAX;
+        vecdb *db = open_in_trouble(path, VECDB_OPEN_EXISTING, &hook);
+        struct dump before = dump_database(meddler.db);
+        meddler.seen = 0;
+        meddler.version++;
+        meddler.n = n;
+        back_up(db, copy, n % 2);
+        meddler.n = LONG_MAX;
+        struct dump after = dump_database(meddler.db), found = dump_path(copy);
+        CHECK(found.sum == before.sum || found.sum == after.sum);
+        n_before += found.sum == before.sum;
+        n_after += found.sum == after.sum;
+        vecdb *opened = open_database(copy, VECDB_OPEN_EXISTING, VECDB_THREADS_NONE);
+        check_database(opened, "the backup");
+        vecdb_close(opened);
+        remove_database(copy);
+        vecdb_close(db);
+    }
+    CHECK(n_before > 5 && n_after > 0);
+    vecdb_close(meddler.db);
 }
 
 /* ------------------------------------------------------------------ refusals */
@@ -563,6 +632,15 @@ TEST(a_restore_to_a_new_place_and_wrong_ones)
     restore(copy, place("empty"));
     CHECK_DUMP(dump_path(place("empty")), before);
     CHECK(!path_exists(place("empty.replaced-1")));
+    vecdb_backup_options linked = {.size = sizeof linked, .link = 1};
+    CHECK_OK(err, vecdb_restore(copy, place("linked"), &linked, &err));
+    db = open_database(place("linked"), VECDB_OPEN_EXISTING, VECDB_THREADS_NONE);
+    CHECK_DUMP(dump_database(db), before);
+    CHECK_OK(err, put_version(open_things(db), 0, 500, 60, &err));
+    compact_database(db);
+    check_database(db, "restored by links");
+    vecdb_close(db);
+    CHECK_DUMP(dump_path(copy), before);
     CHECK_FAILS(err, VECDB_INVALID, "itself", vecdb_restore(copy, copy, NULL, &err));
     snprintf(inside, sizeof inside, "%s/in", copy);
     CHECK_FAILS(err, VECDB_INVALID, "lies in it", vecdb_restore(copy, inside, NULL, &err));

@@ -278,6 +278,24 @@ TEST(a_reader_that_writes_nothing_leaves_a_dropped_snapshot_to_maintenance)
     vecdb_close(db);
 }
 
+TEST(maintenance_removes_nothing_behind_a_symbolic_link)
+{
+    const char *path = place("a"), *victim = place("victim");
+    vecdb_error err = VECDB_ERROR_INIT;
+    vecdb *db = make_rich_database(victim);
+    struct dump state = dump_database(db);
+    vecdb_close(db);
+    db = make_rich_database(path);
+    CHECK(!symlink(victim, place("a/snapshot-77")) && !symlink("..", place("a/snapshot-78")));
+    CHECK(!symlink(victim, place("c.restoring")));
+    compact_database(db);
+    create(db, "s");
+    drop(db, "s");
+    CHECK_FAILS(err, VECDB_EXISTS, "in the way", vecdb_restore(path, place("c"), NULL, &err));
+    vecdb_close(db);
+    CHECK_DUMP(dump_path(victim), state);
+}
+
 TEST(a_database_is_not_replaced_while_one_of_its_snapshots_is_open)
 {
     const char *path = place("a"), *copy = place("b");
