@@ -376,6 +376,34 @@ static int make_catalog(struct vdb_connection *connection, const char *schema, v
     return rc ? rc : set_one(connection, "synchronous", durable ? "FULL" : "NORMAL", durable ? "2" : "1", err);
 }
 
+/* True: there is a main file with bytes in it. */
+static bool has_content(const char *path, const char *suffix, struct vdb_memory *memory)
+{
+    struct stat status;
+    char *name = NULL;
+    if (*suffix) {
+        size_t n = strlen(path) + strlen(suffix) + 1;
+        if (!(name = vdb_alloc(memory, n)))
+            return true; /* the open itself will tell */
+        snprintf(name, n, "%s%s", path, suffix);
+    }
+    bool content = !stat(name ? name : path, &status) && status.st_size > 0;
+    vdb_free(memory, name);
+    return content;
+}
+
+static bool is_known(const unsigned char uuid[16])
+{
+    return memcmp(uuid, (unsigned char[16]){0}, 16) != 0;
+}
+
+static int fail_lost(vecdb_error *err)
+{
+    return vdb_fail(err, VECDB_CORRUPT,
+                    "catalog.sqlite is missing or empty, yet `state` belongs to a database that was made; restore "
+                    "the catalog from a backup, or remove `state` to begin anew");
+}
+
 /* In the gate: look again, make the catalog if nobody has, keep the connection for writing. */
 static int make_in_gate(struct vdb_catalog *catalog, const char *schema, vecdb_error *err)
 {
@@ -387,14 +415,14 @@ static int make_in_gate(struct vdb_catalog *catalog, const char *schema, vecdb_e
     unsigned char known[16];
     bool present = false, made = false;
     vdb_state_uuid(catalog->state, known);
-    rc = open_raw(catalog, true, true, &connection, err);
+    if (!catalog->in_memory && is_known(known) && !has_content(catalog->path, "", catalog->memory))
+        rc = fail_lost(err); /* and leave no empty file */
+    else
+        rc = open_raw(catalog, true, true, &connection, err);
     if (!rc) {
         rc = vdb_connection_identify(connection, &present, err);
-        if (!rc && !present && memcmp(known, (unsigned char[16]){0}, 16))
-            rc =
-                vdb_fail(err, VECDB_CORRUPT,
-                         "catalog.sqlite is missing or empty, yet `state` belongs to a database that was made; restore "
-                         "the catalog from a backup, or remove `state` to begin anew");
+        if (!rc && !present && is_known(known))
+            rc = fail_lost(err);
         if (!rc && !present)
             rc = make_catalog(connection, schema, err);
         made = !rc && !present;
@@ -415,22 +443,6 @@ static int make_in_gate(struct vdb_catalog *catalog, const char *schema, vecdb_e
 
 /* ---- opening */
 
-/* True: there is a main file with bytes in it. */
-static bool has_content(const char *path, const char *suffix, struct vdb_memory *memory)
-{
-    struct stat status;
-    char *name = NULL;
-    if (*suffix) {
-        size_t n = strlen(path) + strlen(suffix) + 1;
-        if (!(name = vdb_alloc(memory, n)))
-            return true; /* the open itself will tell */
-        snprintf(name, n, "%s%s", path, suffix);
-    }
-    bool content = !stat(name ? name : path, &status) && status.st_size > 0;
-    vdb_free(memory, name);
-    return content;
-}
-
 static char *join(struct vdb_memory *memory, const char *directory, const char *name)
 {
     size_t n = strlen(directory) + strlen(name) + 2;
@@ -440,6 +452,21 @@ static char *join(struct vdb_memory *memory, const char *directory, const char *
     return path;
 }
 
+/* No catalog, or an empty one, which must not be made: was there a database? */
+static int fail_empty(struct vdb_catalog *catalog, const char *directory, const char *path, vecdb_error *err)
+{
+    struct vdb_state_options options = {.memory = catalog->memory, .path = path, .readonly = true};
+    struct vdb_state *state;
+    unsigned char known[16];
+    if (!vdb_state_open(&options, &state, NULL)) {
+        vdb_state_uuid(state, known);
+        vdb_state_close(state);
+        if (is_known(known))
+            return fail_lost(err);
+    }
+    return vdb_fail(err, VECDB_NOT_FOUND, "there is no database in %s: catalog.sqlite is missing or empty", directory);
+}
+
 static int open_state(struct vdb_catalog *catalog, const struct vdb_catalog_options *options, vecdb_error *err)
 {
     char *path = options->directory ? join(catalog->memory, options->directory, "state") : NULL;
@@ -447,8 +474,9 @@ static int open_state(struct vdb_catalog *catalog, const struct vdb_catalog_opti
         return vdb_fail_memory(err, strlen(options->directory));
     if (options->directory && !has_content(catalog->path, "", catalog->memory) &&
         (!options->create || options->readonly)) {
+        int rc = fail_empty(catalog, options->directory, path, err);
         vdb_free(catalog->memory, path);
-        return vdb_fail(err, VECDB_NOT_FOUND, "there is no database in %s", options->directory);
+        return rc;
     }
     struct vdb_state_options state_options = {
         .memory = catalog->memory, .path = path, .readonly = options->readonly, .hook = options->hook};
@@ -613,8 +641,9 @@ void vdb_catalog_close(struct vdb_catalog *catalog)
 {
     if (!catalog)
         return;
-    /* An empty WAL makes the next open quicker and everything checkable; not worth waiting for. */
-    if (catalog->written && !catalog->in_memory && !catalog->writer_poisoned &&
+    /* An empty WAL makes the next open quicker and everything checkable; not worth waiting for. While
+     * others go on it is theirs: they would wait for our sync, and have the file grow again. */
+    if (catalog->written && !catalog->in_memory && !catalog->writer_poisoned && vdb_state_is_alone(catalog->state) &&
         vdb_state_lock_gate(catalog->state, 0, NULL) == VECDB_OK) {
         vdb_catalog_truncate_wal(catalog, 0);
         vdb_state_unlock_gate(catalog->state);

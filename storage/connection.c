@@ -24,6 +24,7 @@
  */
 #include <stdarg.h>
 #include <stdio.h>
+#include <time.h>
 
 #include "base/error.h"
 #include "base/threads.h"
@@ -33,6 +34,7 @@
 #define CHECKPOINT_FRAMES 2000 /* about 8 MiB of WAL: CATALOG.md, section 5 */
 #define LARGE_WAL_FRAMES (2 * CHECKPOINT_FRAMES)
 #define CHECKPOINT_BUSY_MS 50 /* waiting 5 s for a reader stalled every writer for 5 s */
+#define RECOVERY_PAUSE_NS 2000000 /* a recovery reads the WAL once: milliseconds */
 #define CHECKPOINT_AGAIN 500  /* frames until the next attempt when a reader was in the way */
 
 void vdb_catalog_tell(struct vdb_catalog *catalog, int level, const char *format, ...)
@@ -159,22 +161,47 @@ static int begin_reading(struct vdb_connection *connection, uint64_t *sequence, 
     return rc;
 }
 
-int vdb_read_begin(struct vdb_catalog *catalog, struct vdb_connection **out, uint64_t *sequence, vecdb_error *err)
+/* A connection that may not write finds the WAL's index in the making: whoever may write is about to
+ * finish it. (`is_passing`.) */
+static int try_reading(struct vdb_catalog *catalog, struct vdb_connection **out, uint64_t *sequence, bool *is_passing,
+                       vecdb_error *err)
 {
-    if (catalog->immutable)
-        vdb_catalog_test_immutable(catalog);
     struct vdb_connection *connection = take_idle(catalog);
     int rc = connection ? VECDB_OK : vdb_connection_open(catalog, false, &connection, err);
     if (rc)
         return rc;
     rc = begin_reading(connection, sequence, err);
     if (rc) {
+        int code = sqlite3_extended_errcode(connection->sqlite);
+        *is_passing = code == SQLITE_READONLY_RECOVERY || code == SQLITE_READONLY_CANTINIT;
         roll_back(connection);
         vdb_connection_close(connection);
         return rc;
     }
     *out = connection;
     return VECDB_OK;
+}
+
+int vdb_read_begin(struct vdb_catalog *catalog, struct vdb_connection **out, uint64_t *sequence, vecdb_error *err)
+{
+    uint64_t deadline = 0;
+    if (catalog->immutable)
+        vdb_catalog_test_immutable(catalog);
+    for (;;) {
+        vecdb_error own = VECDB_ERROR_INIT;
+        bool is_passing = false;
+        int rc = try_reading(catalog, out, sequence, &is_passing, &own);
+        if (!rc)
+            return VECDB_OK;
+        if (!deadline)
+            deadline = vdb_now_ns() + (uint64_t)catalog->busy_ms * 1000000;
+        if (!is_passing || vdb_now_ns() >= deadline) {
+            if (err)
+                *err = own;
+            return rc;
+        }
+        nanosleep(&(struct timespec){.tv_nsec = RECOVERY_PAUSE_NS}, NULL);
+    }
 }
 
 void vdb_read_end(struct vdb_connection *connection)

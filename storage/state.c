@@ -376,6 +376,15 @@ static int lock_users(struct vdb_state *state, vecdb_error *err)
     return os_error && state->writable ? vdb_fail_os(err, os_error, "cannot lock %s", state->path) : VECDB_OK;
 }
 
+/* Lock U is asked for alone, and shared again at once: who opens the database meanwhile polls for it. */
+bool vdb_state_is_alone(const struct vdb_state *state)
+{
+    if (state->fd < 0 || !state->writable || set_lock(state, LOCK_U, F_WRLCK))
+        return false;
+    set_lock(state, LOCK_U, F_RDLCK);
+    return true;
+}
+
 /* From the path to a page that is checked. */
 static int open_page(struct vdb_state *state, bool readonly, vecdb_error *err)
 {

@@ -60,6 +60,9 @@ int vdb_state_open(const struct vdb_state_options *options, struct vdb_state **s
 void vdb_state_close(struct vdb_state *state);  /* gives back all locks; NULL is allowed */
 void vdb_state_forked(struct vdb_state *state); /* async-signal-safe */
 
+/* Has nobody else the database open at this moment? Also false where that cannot be told. */
+bool vdb_state_is_alone(const struct vdb_state *state);
+
 /* Compare the file's uuid with the catalog's, or write it into a new file. CORRUPT when it is
  * another's. */
 int vdb_state_adopt(struct vdb_state *state, const unsigned char uuid[16], vecdb_error *err);
