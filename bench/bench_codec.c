@@ -5,9 +5,12 @@
  *     bench_codec [FOLDER]         FOLDER holds the real data (../shared/data)
  *
  * For each data set and each type that its values fit: pages of the first 64 MiB (of the values as
- * that type), encoded with every compression, then decoded. Ratio is raw bytes over page bytes; speed is
- * raw bytes per second, on one thread, the median of five rounds; `in place` are the pages that are
- * scored where they lie.
+ * f32), encoded with every compression, then decoded. Prints a table in Markdown. Ratio is raw bytes over page
+ * bytes, headers and slots included; speed is raw bytes per second, on one thread, the median of five
+ * rounds. Then the codecs that were chosen, in percent of the pages: raw and narrow ones are scored where they lie,
+ * without decoding; decoding brings planes into the type they are scored in. Every page is decoded once more and
+ * compared with the rows to the bit, and none may be larger than the same page as `none` stores it: the program stops
+ * if one is not so.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -115,19 +118,37 @@ static void encode(struct vdb_coder *coder, const unsigned char *rows, const uin
     }
 }
 
-/* Verify and unpack all pages; the number of those that are scored in place. */
-static size_t decode(struct vdb_coder *coder, const struct pages *pages, int type, uint32_t dimension, void *rows)
+/* Verify and unpack all pages. */
+static void decode(struct vdb_coder *coder, const struct pages *pages, int type, uint32_t dimension, void *rows)
 {
-    size_t n_in_place = 0;
     for (size_t i = 0; i < pages->n; i++) {
         struct vdb_page page;
         if (vdb_page_parse(pages->buffer.bytes + pages->starts[i], pages->lengths[i], type, dimension, false, &page,
                            NULL) ||
             vdb_page_unpack(coder, &page, rows, NULL))
             stop("a page cannot be decoded");
-        n_in_place += page.codec != VDB_CODEC_PLANES;
     }
-    return n_in_place;
+}
+
+/* Every page as the field has it, compared with what went in, and with the size it has uncompressed. Counts codecs. */
+static void verify(struct vdb_coder *coder, const struct pages *pages, const size_t *plain_lengths,
+                   const unsigned char *rows, int type, uint32_t dimension, void *out,
+                   size_t n_codecs[VDB_CODEC_PLANES + 1])
+{
+    for (size_t i = 0; i < pages->n; i++) {
+        struct vdb_page page;
+        if (vdb_page_parse(pages->buffer.bytes + pages->starts[i], pages->lengths[i], type, dimension, true, &page,
+                           NULL) ||
+            vdb_page_decode(coder, &page, out, NULL))
+            stop("a page cannot be decoded");
+        size_t n_bytes = page.n_rows * vdb_vector_bytes(type, dimension);
+        if (memcmp(out, rows, n_bytes))
+            stop("a page does not give back what was put in");
+        if (pages->lengths[i] > plain_lengths[i])
+            stop("a page is larger than it is uncompressed");
+        rows += n_bytes;
+        n_codecs[page.codec]++;
+    }
 }
 
 static void measure(const struct set *set, const unsigned char *rows, uint32_t n_rows, int type, uint32_t dimension,
@@ -137,13 +158,14 @@ static void measure(const struct set *set, const unsigned char *rows, uint32_t n
     double encode_s[N_ROUNDS], decode_s[N_ROUNDS];
     struct vdb_coder *coder;
     struct pages pages = {.n = 0};
-    size_t raw_bytes = n_rows * vdb_vector_bytes(type, dimension), n_in_place = 0;
+    size_t raw_bytes = n_rows * vdb_vector_bytes(type, dimension), n_codecs[VDB_CODEC_PLANES + 1] = {0};
     uint32_t *slots = vdb_alloc_array(&memory, n_rows, sizeof *slots);
     void *out = vdb_alloc(&memory, VDB_PAGE_MAX_BYTES);
     pages.starts = vdb_alloc_array(&memory, n_rows, sizeof *pages.starts);
     pages.lengths = vdb_alloc_array(&memory, n_rows, sizeof *pages.lengths);
+    size_t *plain_lengths = vdb_alloc_array(&memory, n_rows, sizeof *plain_lengths);
     vdb_buffer_init(&pages.buffer, &memory);
-    if (!slots || !out || !pages.starts || !pages.lengths || vdb_coder_new(&memory, &coder, NULL))
+    if (!slots || !out || !plain_lengths || !pages.starts || !pages.lengths || vdb_coder_new(&memory, &coder, NULL))
         stop("out of memory");
     for (uint32_t i = 0; i < n_rows; i++)
         slots[i] = i;
@@ -151,13 +173,21 @@ static void measure(const struct set *set, const unsigned char *rows, uint32_t n
         uint64_t start = vdb_now_ns();
         encode(coder, rows, slots, n_rows, type, dimension, compression, &pages);
         uint64_t middle = vdb_now_ns();
-        n_in_place = decode(coder, &pages, type, dimension, out);
+        decode(coder, &pages, type, dimension, out);
         encode_s[round] = (double)(middle - start) * 1e-9;
         decode_s[round] = (double)(vdb_now_ns() - middle) * 1e-9;
     }
-    printf("%-8s %-5s %-5s %7.3f %10.2f %10.2f %10.0f %%\n", set->name, vdb_type_name(type), names[compression],
-           (double)raw_bytes / (double)pages.buffer.n_bytes, (double)raw_bytes * 1e-9 / median(encode_s),
-           (double)raw_bytes * 1e-9 / median(decode_s), 100 * (double)n_in_place / (double)pages.n);
+    size_t n_bytes = pages.buffer.n_bytes, n_pages = pages.n;
+    encode(coder, rows, slots, n_rows, type, dimension, VECDB_COMPRESSION_NONE, &pages);
+    memcpy(plain_lengths, pages.lengths, n_pages * sizeof *plain_lengths);
+    encode(coder, rows, slots, n_rows, type, dimension, compression, &pages);
+    verify(coder, &pages, plain_lengths, rows, type, dimension, out, n_codecs);
+    printf("| %s | %s | %s | %.2f | %.2f | %.1f | %.0f | %.0f | %.0f |\n", set->name, vdb_type_name(type),
+           names[compression], (double)raw_bytes / (double)n_bytes, (double)raw_bytes * 1e-9 / median(encode_s),
+           (double)raw_bytes * 1e-9 / median(decode_s), 100 * (double)n_codecs[VDB_CODEC_RAW] / (double)n_pages,
+           100 * (double)n_codecs[VDB_CODEC_NARROW] / (double)n_pages,
+           100 * (double)n_codecs[VDB_CODEC_PLANES] / (double)n_pages);
+    vdb_free(&memory, plain_lengths);
     vdb_coder_free(coder);
     vdb_buffer_release(&pages.buffer);
     vdb_free(&memory, pages.starts);
@@ -174,7 +204,8 @@ int main(int argc, char **argv)
                                       {"docs", "docs/base.f16bin", VECDB_F16}};
     static const int types[] = {VECDB_F32, VECDB_F16, VECDB_U8};
     vdb_memory_init(&memory, NULL);
-    printf("set      type  mode    ratio  encode GB/s decode GB/s   in place\n");
+    printf("| set | type | compression | ratio | encode GB/s | decode GB/s | raw %% | narrow %% | planes %% |\n"
+           "|---|---|---|---|---|---|---|---|---|\n");
     for (size_t s = 0; s < sizeof sets / sizeof *sets; s++) {
         uint32_t n_rows, dimension;
         void *values = load(argc > 1 ? argv[1] : "../shared/data", &sets[s], &n_rows, &dimension);
