@@ -156,60 +156,100 @@ static int on_progress(void *context, const vecdb_progress *progress)
     return cli_interrupted;
 }
 
+struct findings {
+    const struct options *options;
+    struct table table;
+    struct progress progress;
+    size_t n;
+    size_t n_files; /* runs of problems of one file: they are told file by file */
+    char last_file[128];
+};
+
+static void print_json_problem(const vecdb_problem *problem)
+{
+    fputs("{\"file\":", stdout);
+    json_put_string(stdout, problem->file);
+    fputs(",\"collection\":", stdout);
+    if (problem->collection)
+        json_put_string(stdout, problem->collection);
+    else
+        fputs("null", stdout);
+    fputs(",\"message\":", stdout);
+    json_put_string(stdout, problem->message);
+    putc('}', stdout);
+}
+
 static void print_problem(void *context, const vecdb_problem *problem)
 {
-    struct describer *describer = context;
-    const struct options *options = describer->options;
-    if (options->mode == MODE_TABLE) {
+    struct findings *findings = context;
+    int mode = findings->options->mode;
+    progress_end(&findings->progress);
+    if (mode == MODE_TABLE) {
         printf("%s: %s\n", problem->file, problem->message);
-    } else if (options->mode == MODE_CSV) {
-        table_cell_string(&describer->table, problem->file);
-        table_cell_string(&describer->table, problem->message);
+    } else if (mode == MODE_CSV) {
+        table_cell_string(&findings->table, problem->file);
+        table_cell_string(&findings->table, problem->collection);
+        table_cell_string(&findings->table, problem->message);
     } else {
-        if (options->mode == MODE_JSON && describer->n)
+        if (mode == MODE_JSON && findings->n)
             putc(',', stdout);
-        fputs("{\"file\":", stdout);
-        json_put_string(stdout, problem->file);
-        fputs(",\"message\":", stdout);
-        json_put_string(stdout, problem->message);
-        fputs(options->mode == MODE_JSONL ? "}\n" : "}", stdout);
+        print_json_problem(problem);
+        if (mode == MODE_JSONL)
+            putc('\n', stdout);
     }
-    describer->n++;
+    findings->n++;
+    if (strcmp(findings->last_file, problem->file)) {
+        findings->n_files++;
+        snprintf(findings->last_file, sizeof findings->last_file, "%s", problem->file);
+    }
+}
+
+static int on_check_progress(void *context, const vecdb_progress *progress)
+{
+    return on_progress(&((struct findings *)context)->progress, progress);
+}
+
+static void print_summary(const struct findings *findings)
+{
+    const char *path = findings->options->arguments[0];
+    char problems[32], files[32];
+    if (!findings->n)
+        printf("%s: no damage\n", path);
+    else if (findings->n == 1)
+        printf("%s: 1 problem found\n", path);
+    else
+        printf("%s: %s problems found, in %s file%s\n", path, format_count(findings->n, problems),
+               format_count(findings->n_files, files), findings->n_files == 1 ? "" : "s");
 }
 
 int cmd_check(const struct options *options)
 {
     vecdb_error err = VECDB_ERROR_INIT;
-    struct describer describer = {.options = options};
-    struct progress progress;
-    uint64_t n_problems = 0;
+    struct findings findings = {.options = options};
     vecdb *db = NULL;
-    char count[32];
     int mode = options->mode, status = cli_open(options, VECDB_OPEN_READONLY, &db, &err);
     if (status)
         return cli_report(status, &err);
     cli_catch_interrupt();
-    progress_begin(&progress, options->arguments[0], "steps", options->quiet);
-    table_begin(&describer.table, stdout, MODE_CSV);
-    table_column(&describer.table, "file", COLUMN_TEXT);
-    table_column(&describer.table, "message", COLUMN_TEXT);
+    progress_begin(&findings.progress, options->arguments[0], "bytes", options->quiet);
+    table_begin(&findings.table, stdout, MODE_CSV);
+    table_column(&findings.table, "file", COLUMN_TEXT);
+    table_column(&findings.table, "collection", COLUMN_TEXT);
+    table_column(&findings.table, "message", COLUMN_TEXT);
     if (mode == MODE_JSON)
         fputs("{\"problems\":[", stdout);
-    vecdb_work work = {.size = sizeof work, .progress = on_progress, .progress_context = &progress};
-    status = vecdb_check(db, &work, print_problem, &describer, &n_problems, &err);
-    progress_end(&progress);
-    if (status)
-        n_problems = describer.n; /* those that were told before it failed */
+    vecdb_work work = {.size = sizeof work, .progress = on_check_progress, .progress_context = &findings};
+    status = vecdb_check(db, &work, print_problem, &findings, NULL, &err);
+    progress_end(&findings.progress);
     if (mode == MODE_JSON)
-        printf("],\"count\":%" PRIu64 "}\n", n_problems);
+        printf("],\"count\":%zu}\n", findings.n);
     else if (mode == MODE_TABLE && !status)
-        printf(n_problems ? "%s: %s %s found\n" : "%s: no damage\n", options->arguments[0],
-               format_count(n_problems, count), n_problems == 1 ? "problem" : "problems");
-    describer.table.header_done |= mode != MODE_CSV;
-    table_end(&describer.table);
+        print_summary(&findings);
+    findings.table.header_done |= mode != MODE_CSV;
+    table_end(&findings.table);
     vecdb_close(db);
     int code = cli_report(status, &err);
-    return n_problems ? CODE_DAMAGE : code;
+    return findings.n ? CODE_DAMAGE : code;
 }
 
 /* ---------------------------------------------------------------- compact */

@@ -74,7 +74,7 @@ int vdb_check_step(struct vdb_check *check, vecdb_error *err)
 static int absorb(struct vdb_check *check, const char *what, int status, const vecdb_error *err)
 {
     char advice[300];
-    if (status != VECDB_CORRUPT && status != VECDB_IO && status != VECDB_NEWER)
+    if (!vdb_check_is_finding(status))
         return status;
     vdb_check_tell(check, CATALOG, NULL, "%s: %s%s", what, err->message,
                    vdb_check_advice(check, advice, sizeof advice));
@@ -182,8 +182,7 @@ static int check_database(struct vdb_check *check, struct lists *lists, vecdb_er
     if ((status = vdb_state_check(db->state, err))) {
         if (status != VECDB_CORRUPT)
             return status;
-        vdb_check_tell(check, "state", NULL, "%s; it is made anew when it is removed while nobody has the database open",
-                       err->message);
+        vdb_check_tell(check, "state", NULL, "%s", err->message); /* which says what to do */
     }
     if ((status = vdb_catalog_check(db->catalog, tell_catalog, check, err)))
         status = absorb(check, "it cannot be read", status, err);

@@ -22,6 +22,13 @@ struct vdb_check {
     struct vdb_stop *stop;
 };
 
+/* Is this the status of something that cannot be read as it should be, and is told, or one that ends the check?
+ * (INTERNAL is what a table that does not exist gives.) */
+static inline bool vdb_check_is_finding(int status)
+{
+    return status == VECDB_CORRUPT || status == VECDB_IO || status == VECDB_NEWER || status == VECDB_INTERNAL;
+}
+
 /* Tell of a problem. `collection` may be NULL. */
 void vdb_check_tell(struct vdb_check *check, const char *file, const char *collection, const char *format, ...)
     __attribute__((format(printf, 4, 5)));

@@ -22,7 +22,7 @@
 static int absorb(struct vdb_check_collection *collection, const char *what, int status, const vecdb_error *err)
 {
     char advice[300];
-    if (status != VECDB_CORRUPT && status != VECDB_IO)
+    if (!vdb_check_is_finding(status))
         return status;
     const char *name = collection->row.name;
     vdb_check_tell(collection->check, CATALOG, name, "collection \"%.80s\": its %s cannot be read: %s%s", name, what,

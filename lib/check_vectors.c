@@ -163,17 +163,11 @@ static void check_rows(struct extent_check *check, uint32_t page, const struct v
 
 /* ------------------------------------------------------------------ extents */
 
-/* Is this the status of damage, or one that ends the check? */
-static bool is_finding(int status)
-{
-    return status == VECDB_CORRUPT || status == VECDB_IO || status == VECDB_NEWER;
-}
-
 static int check_pages(struct extent_check *check, struct vdb_inspection *inspection, vecdb_error *err)
 {
     struct vdb_check *whole = check->collection->check;
     int status = vdb_inspection_gaps(inspection, err);
-    if (is_finding(status)) {
+    if (vdb_check_is_finding(status)) {
         char advice[300];
         vdb_check_tell(whole, check->file, check->collection->row.name,
                        "%.300s; no record is affected, but what did this may have done more%s", err->message,
@@ -191,7 +185,7 @@ static int check_pages(struct extent_check *check, struct vdb_inspection *inspec
         if (!status) {
             check_slots(check, i, &block);
             check_rows(check, i, &block);
-        } else if (is_finding(status)) {
+        } else if (vdb_check_is_finding(status)) {
             vdb_slots_add_range(check->seen, place.first_slot, place.last_slot - place.first_slot + 1);
             tell_damage(check, err->message, place.first_slot, place.last_slot);
             status = VECDB_OK;
@@ -214,7 +208,7 @@ static int check_extent(struct extent_check *check, vecdb_error *err)
                                              .dimension = row->dimension};
     struct vdb_inspection *inspection;
     int status = vdb_inspection_new(&options, &check->extent->ref, &inspection, err);
-    if (is_finding(status)) {
+    if (vdb_check_is_finding(status)) {
         collection->check->n_bytes += check->extent->ref.length;
         tell_damage(check, err->message, check->extent->ref.first_slot, check->extent->ref.last_slot);
         return VECDB_OK;
@@ -238,13 +232,13 @@ static int by_offset(const void *a, const void *b)
 static int check_padding(struct extent_check *check, vecdb_error *err)
 {
     uint64_t end = check->extent->ref.offset + check->extent->ref.length;
+    uint64_t next = (end + VDB_PAGE_ALIGN - 1) / VDB_PAGE_ALIGN * VDB_PAGE_ALIGN;
     bool is_zero;
-    int status = vdb_file_is_zero(check->extent->file, end, (end + VDB_PAGE_ALIGN - 1) / VDB_PAGE_ALIGN * VDB_PAGE_ALIGN,
-                                  &is_zero, err);
-    if (is_finding(status) || (!status && !is_zero))
+    int status = vdb_file_is_zero(check->extent->file, end, next, &is_zero, err);
+    if (vdb_check_is_finding(status) || (!status && !is_zero))
         tell_rows(check, "the padding behind byte %llu is damaged; no record is affected, but what did this may have "
                   "done more", (unsigned long long)end);
-    return is_finding(status) ? VECDB_OK : status;
+    return vdb_check_is_finding(status) ? VECDB_OK : status;
 }
 
 int vdb_check_extents(struct vdb_check_collection *collection, struct vdb_check_field *field, vecdb_error *err)

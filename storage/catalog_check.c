@@ -130,8 +130,8 @@ int vdb_catalog_check_tail(struct vdb_connection *c, const char *collection, uin
 {
     char sql[320];
     snprintf(sql, sizeof sql,
-             "SELECT 'the tail of field ' || %llu || ' has a row of slot ' || slot || ' that cannot be', ?1 FROM tail_%llu"
-             " WHERE slot NOT BETWEEN 0 AND " SLOTS_END " - 1 OR typeof(vector) <> 'blob'",
+             "SELECT 'the tail of field ' || %llu || ' has a row of slot ' || slot || ' that cannot be', ?1"
+             " FROM tail_%llu WHERE slot NOT BETWEEN 0 AND " SLOTS_END " - 1 OR typeof(vector) <> 'blob'",
              (unsigned long long)field, (unsigned long long)field);
     sqlite3_stmt *statement;
     if (sqlite3_prepare_v2(c->sqlite, sql, -1, &statement, NULL))

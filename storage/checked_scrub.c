@@ -19,6 +19,7 @@
 
 #define PAGES_PER_READ 64
 #define READ_AGAIN 8
+#define WAL_AT_SALT_2 20
 
 struct scrub {
     struct vdb_checked *checked;
@@ -35,27 +36,29 @@ static int read_inner(struct checked_file *file, void *into, int n_bytes, sqlite
     return rc ? rc : file->inner->pMethods->xRead(file->inner, into, n_bytes, offset);
 }
 
-/* Will the next checkpoint write this page, because the last one was cut off? */
+static uint32_t load_big(const unsigned char *at)
+{
+    return (uint32_t)at[0] << 24 | (uint32_t)at[1] << 16 | (uint32_t)at[2] << 8 | (uint32_t)at[3];
+}
+
+/* Will the next checkpoint write this page, because the last one was cut off? The mark tells which frames it was
+ * copying; an open has seen that they are whole. */
 static int is_pending(struct scrub *scrub, uint32_t number, bool *pending)
 {
-    uint32_t n_marked, marked_salt2, n_frames, salt2;
+    uint32_t n_marked, marked_salt2;
+    unsigned char bytes[4];
     *pending = false;
-    if (!scrub->wal || !vdb_state_get_mark(scrub->checked->state, &n_marked, &marked_salt2) ||
-        !vdb_checked_index(scrub->main, &n_frames, &salt2) || salt2 != marked_salt2)
+    if (!scrub->wal || !vdb_state_get_mark(scrub->checked->state, &n_marked, &marked_salt2))
         return SQLITE_OK;
     sqlite3_file *inner = scrub->wal->inner;
-    for (uint32_t i = 0; i < n_frames; i++) {
-        unsigned char bytes[4]; /* the page's number, big-endian */
-        int rc = inner->pMethods->xRead(inner, bytes, sizeof bytes, WAL_HEADER_BYTES + (sqlite3_int64)i * FRAME_BYTES);
-        if (rc)
-            return rc == SQLITE_IOERR_SHORT_READ ? SQLITE_OK : rc;
-        uint32_t found = (uint32_t)bytes[0] << 24 | (uint32_t)bytes[1] << 16 | (uint32_t)bytes[2] << 8 | bytes[3];
-        if (found == number) {
-            *pending = true;
-            return SQLITE_OK;
-        }
+    int rc = inner->pMethods->xRead(inner, bytes, sizeof bytes, WAL_AT_SALT_2);
+    if (!rc && load_big(bytes) != marked_salt2)
+        return SQLITE_OK;
+    for (uint32_t i = 0; i < n_marked && !rc && !*pending; i++) { /* a frame begins with its page's number */
+        rc = inner->pMethods->xRead(inner, bytes, sizeof bytes, WAL_HEADER_BYTES + (sqlite3_int64)i * FRAME_BYTES);
+        *pending = !rc && load_big(bytes) == number;
     }
-    return SQLITE_OK;
+    return rc == SQLITE_IOERR_SHORT_READ ? SQLITE_OK : rc;
 }
 
 static int verify_slowly(struct scrub *scrub, unsigned char *page, uint32_t number)
@@ -68,7 +71,7 @@ static int verify_slowly(struct scrub *scrub, unsigned char *page, uint32_t numb
         if (rc)
             return rc == SQLITE_IOERR_SHORT_READ ? SQLITE_OK : rc; /* it was truncated meanwhile */
     }
-    bool pending;
+    bool pending = false;
     int rc = vdb_checked_page_is_good(page, number) ? SQLITE_OK : is_pending(scrub, number, &pending);
     if (rc || vdb_checked_page_is_good(page, number) || pending)
         return rc;
