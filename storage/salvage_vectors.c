@@ -148,10 +148,11 @@ static int fill_window(struct scan *scan, uint64_t at, vecdb_error *err)
 
 static int scan_file(struct scan *scan, vecdb_error *err)
 {
-    scan->window = vdb_alloc_aligned(scan->options->memory, WINDOW_BYTES);
+    uint64_t at = scan->from, n_bytes = scan->to > at ? scan->to - at : 1;
+    size_t room = n_bytes < WINDOW_BYTES ? (size_t)n_bytes : WINDOW_BYTES;
+    scan->window = vdb_alloc_aligned(scan->options->memory, room);
     if (!scan->window)
-        return vdb_fail_memory(err, WINDOW_BYTES);
-    uint64_t at = scan->from;
+        return vdb_fail_memory(err, room);
     int status = at < scan->to ? fill_window(scan, at, err) : VECDB_OK;
     while (!status && at < scan->to) {
         const unsigned char *bytes = scan->window + (at - scan->at);
