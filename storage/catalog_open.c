@@ -628,7 +628,7 @@ int vdb_catalog_open(const struct vdb_catalog_options *options, struct vdb_catal
     /* Nothing of such a WAL can be read, and nothing that was durable is missing: away with it, for those who
      * open read-only and cannot know that. */
     if (!rc && !catalog->readonly && !catalog->in_memory && vdb_checked_header_is_cut(catalog->checked))
-        vdb_catalog_checkpoint(catalog, false, NULL);
+        vdb_catalog_remove_wal(catalog);
     if (rc) {
         vdb_catalog_close(catalog);
         return rc;

@@ -154,7 +154,7 @@ static int reserve(struct memory_vfs *vfs, struct node *node, size_t size)
         capacity = size + 16384;
     unsigned char *bytes = vdb_realloc(vfs->memory, node->bytes, capacity);
     if (!bytes)
-        return SQLITE_FULL;
+        return SQLITE_IOERR_NOMEM;
     node->bytes = bytes;
     node->capacity = capacity;
     return SQLITE_OK;

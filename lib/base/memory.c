@@ -92,16 +92,34 @@ static void release(struct vdb_memory *memory, void *block, size_t size)
     memory->allocator.release(memory->allocator.context, (char *)block - HEADER_BYTES);
 }
 
-void vdb_memory_keep_spare(struct vdb_memory *memory, size_t limit_bytes)
+/* Until at most `limit_bytes` are spare. The lock is held. */
+static void shrink_spares(struct vdb_memory *memory, size_t limit_bytes)
 {
-    pthread_mutex_lock(&memory->spare_lock);
-    memory->spare_limit = limit_bytes;
     for (int i = 0; i < VDB_SPARE_BLOCKS && memory->spare_bytes > limit_bytes; i++)
         if (memory->spare[i]) {
             memory->spare_bytes -= size_of(memory->spare[i]);
             release(memory, memory->spare[i], size_of(memory->spare[i]));
             memory->spare[i] = NULL;
         }
+}
+
+/* The allocator has no more: give back what nobody uses. False: there was nothing. */
+static bool release_spares(struct vdb_memory *memory)
+{
+    if (!memory->spare_limit)
+        return false;
+    pthread_mutex_lock(&memory->spare_lock);
+    bool has_some = memory->spare_bytes > 0;
+    shrink_spares(memory, 0);
+    pthread_mutex_unlock(&memory->spare_lock);
+    return has_some;
+}
+
+void vdb_memory_keep_spare(struct vdb_memory *memory, size_t limit_bytes)
+{
+    pthread_mutex_lock(&memory->spare_lock);
+    memory->spare_limit = limit_bytes;
+    shrink_spares(memory, limit_bytes);
     pthread_mutex_unlock(&memory->spare_lock);
 }
 
@@ -114,6 +132,8 @@ void *vdb_alloc(struct vdb_memory *memory, size_t n_bytes)
     if (spare)
         return spare;
     char *start = memory->allocator.allocate(memory->allocator.context, size);
+    if (!start && release_spares(memory))
+        start = memory->allocator.allocate(memory->allocator.context, size);
     if (!start)
         return NULL;
     memcpy(start, &size, sizeof size);
@@ -145,6 +165,8 @@ void *vdb_realloc(struct vdb_memory *memory, void *block, size_t n_bytes)
         return NULL;
     size_t old_size = size_of(block), size = n_bytes + HEADER_BYTES;
     char *start = memory->allocator.reallocate(memory->allocator.context, (char *)block - HEADER_BYTES, size);
+    if (!start && release_spares(memory))
+        start = memory->allocator.reallocate(memory->allocator.context, (char *)block - HEADER_BYTES, size);
     if (!start)
         return NULL;
     memcpy(start, &size, sizeof size);

@@ -1,0 +1,374 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * tests/inject.c - libc that fails on demand (see inject.h)
+ *
+ * The functions of these names here come before libc's, for all libraries of the process; the real ones are
+ * found with dlsym. What the test itself, the stack walk or dlsym ask for is served without a question.
+ */
+#include "inject.h"
+
+#if INJECT_WORKS
+
+#include <dirent.h>
+#include <dlfcn.h>
+#include <errno.h>
+#include <execinfo.h>
+#include <fcntl.h>
+#include <stdarg.h>
+#include <stdatomic.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#define DEPTH 48
+#define MOST_SITES 8192
+#ifdef __OPTIMIZE__
+#define KEY_FRAMES 3
+#else
+#define KEY_FRAMES 7 /* more of the functions that are in the way: allocator, vfs */
+#endif
+
+extern char __executable_start, etext;
+
+static _Atomic int entered;
+static _Thread_local int inside; /* of these functions, or of what they call */
+static enum inject_what what_fails;
+static int fail_with;
+static _Atomic long n_calls;
+static long first_failing, n_in_a_row;
+static _Atomic bool failed;
+static const char *failed_name = "";
+static long *first_calls;
+static size_t n_sites, site_capacity;
+static uint64_t site_keys[MOST_SITES];
+
+void inject_enter(void)
+{
+    entered++;
+}
+
+void inject_leave(void)
+{
+    entered--;
+}
+
+bool inject_has_failed(void)
+{
+    return failed;
+}
+
+const char *inject_failed(void)
+{
+    return failed_name;
+}
+
+void inject_begin(enum inject_what what, int os_error, long first, long n_failing)
+{
+    what_fails = what;
+    fail_with = os_error;
+    first_failing = first;
+    n_in_a_row = n_failing;
+    n_calls = 0;
+    failed = false;
+    first_calls = NULL;
+}
+
+void inject_watch(enum inject_what what, long *firsts, size_t capacity)
+{
+    inject_begin(what, 0, 0, 0);
+    first_calls = firsts;
+    site_capacity = capacity < MOST_SITES ? capacity : MOST_SITES;
+    n_sites = 0;
+}
+
+size_t inject_end(void)
+{
+    what_fails = INJECT_NOTHING;
+    first_calls = NULL;
+    return n_sites;
+}
+
+/* ------------------------------------------------------------------ the stack */
+
+static bool is_ours(const void *address)
+{
+    return (const char *)address >= &__executable_start && (const char *)address < &etext;
+}
+
+/* The frames of the executable, without those of this file, which are the first `skip` ones. */
+static int walk(void **ours, int most)
+{
+    void *frames[DEPTH];
+    int n = backtrace(frames, DEPTH), n_ours = 0;
+    for (int i = 3; i < n && n_ours < most; i++)
+        if (is_ours(frames[i]))
+            ours[n_ours++] = frames[i];
+    return n_ours;
+}
+
+static void note_site(const char *name, long number)
+{
+    void *ours[KEY_FRAMES] = {NULL};
+    walk(ours, KEY_FRAMES);
+    uint64_t key = (uint64_t)(uintptr_t)name;
+    for (int i = 0; i < KEY_FRAMES; i++)
+        key = (key ^ (uint64_t)(uintptr_t)ours[i]) * 0x9e3779b97f4a7c15u;
+    for (size_t i = 0; i < n_sites; i++)
+        if (site_keys[i] == key)
+            return;
+    if (n_sites < site_capacity) {
+        site_keys[n_sites] = key;
+        first_calls[n_sites++] = number;
+    }
+}
+
+static void log_stack(const char *name)
+{
+    const char *path = getenv("VECDB_FAULT_SITES");
+    void *ours[DEPTH];
+    char line[DEPTH * 20 + 64];
+    if (!path)
+        return;
+    int n = walk(ours, DEPTH), used = snprintf(line, sizeof line, "%s", name);
+    for (int i = 0; i < n; i++)
+        used += snprintf(line + used, sizeof line - (size_t)used, " %lx",
+                         (unsigned long)((char *)ours[i] - &__executable_start - 1));
+    line[used++] = '\n';
+    int (*real_open)(const char *, int, ...) = (int (*)(const char *, int, ...))dlsym(RTLD_NEXT, "open");
+    int fd = real_open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0666);
+    if (fd >= 0 && write(fd, line, (size_t)used) < 0)
+        used = 0;
+    if (fd >= 0)
+        close(fd);
+}
+
+/* 0: go on. Else what to fail with. */
+static __attribute__((noinline)) int ask(enum inject_what kind, const char *name)
+{
+    bool counts = what_fails == kind || (what_fails == INJECT_FILES && kind > INJECT_FILES);
+    if (!counts || !entered || inside)
+        return 0;
+    inside++;
+    int answer = 0;
+    long number = atomic_fetch_add(&n_calls, 1);
+    if (first_calls)
+        note_site(name, number);
+    else if (number >= first_failing && number < first_failing + n_in_a_row) {
+        failed = true;
+        failed_name = name;
+        log_stack(name);
+        answer = fail_with;
+    }
+    inside--;
+    return answer;
+}
+
+/* The real function of a name, looked up once. */
+#define REAL(type, name, ...)                                                                                          \
+    static type (*real)(__VA_ARGS__);                                                                                  \
+    if (!real) {                                                                                                       \
+        inside++;                                                                                                      \
+        real = (type(*)(__VA_ARGS__))dlsym(RTLD_NEXT, #name);                                                          \
+        inside--;                                                                                                      \
+    }
+
+/* ------------------------------------------------------------------ memory */
+
+extern void *__libc_malloc(size_t size);
+extern void *__libc_calloc(size_t n, size_t size);
+extern void *__libc_realloc(void *block, size_t size);
+
+/* CRoaring 0.2.66 looks whether it got memory only where it makes a set. */
+static bool caller_can_bear_it(const void *caller)
+{
+    Dl_info info;
+    if (is_ours(caller) || inside || !entered || what_fails != INJECT_MEMORY)
+        return true;
+    inside++;
+    bool is_roaring = dladdr(caller, &info) && info.dli_fname && strstr(info.dli_fname, "roaring");
+    bool is_new = is_roaring && info.dli_sname &&
+                  (!strcmp(info.dli_sname, "roaring_bitmap_create") || !strcmp(info.dli_sname, "roaring_bitmap_copy"));
+    inside--;
+    return !is_roaring || is_new;
+}
+
+#define ASK_MEMORY(name) (caller_can_bear_it(__builtin_return_address(0)) && ask(INJECT_MEMORY, name))
+
+void *malloc(size_t size)
+{
+    if (ASK_MEMORY("malloc")) {
+        errno = ENOMEM;
+        return NULL;
+    }
+    return __libc_malloc(size);
+}
+
+void *calloc(size_t n, size_t size)
+{
+    if (ASK_MEMORY("calloc")) {
+        errno = ENOMEM;
+        return NULL;
+    }
+    return __libc_calloc(n, size);
+}
+
+void *realloc(void *block, size_t size)
+{
+    if (ASK_MEMORY("realloc")) {
+        errno = ENOMEM;
+        return NULL;
+    }
+    return __libc_realloc(block, size);
+}
+
+/* ------------------------------------------------------------------ files */
+
+#define FAIL_IF_ASKED(kind, name, failure)                                                                             \
+    do {                                                                                                               \
+        int os_error = ask(kind, name);                                                                                \
+        if (os_error && os_error != INJECT_SHORT) {                                                                    \
+            errno = os_error;                                                                                          \
+            return failure;                                                                                            \
+        }                                                                                                              \
+    } while (0)
+
+#define OPEN(name)                                                                                                     \
+    int name(const char *path, int flags, ...)                                                                         \
+    {                                                                                                                  \
+        va_list args;                                                                                                  \
+        va_start(args, flags);                                                                                         \
+        mode_t mode = flags & O_CREAT ? va_arg(args, mode_t) : 0;                                                      \
+        va_end(args);                                                                                                  \
+        REAL(int, name, const char *, int, ...)                                                                        \
+        FAIL_IF_ASKED(INJECT_FILES, "open", -1);                                                                       \
+        return real(path, flags, mode);                                                                                \
+    }
+OPEN(open)
+OPEN(open64)
+
+/* fcntl for locks and for descriptors; the third argument is a pointer or an int. */
+#define FCNTL(name)                                                                                                    \
+    int name(int fd, int command, ...)                                                                                 \
+    {                                                                                                                  \
+        va_list args;                                                                                                  \
+        va_start(args, command);                                                                                       \
+        void *argument = va_arg(args, void *);                                                                         \
+        va_end(args);                                                                                                  \
+        REAL(int, name, int, int, ...)                                                                                 \
+        bool is_unlock = (command == F_OFD_SETLK || command == F_SETLK) &&                                             \
+                         ((struct flock *)argument)->l_type == F_UNLCK; /* which cannot fail */                        \
+        if (!is_unlock)                                                                                                \
+            FAIL_IF_ASKED(INJECT_FILES, "fcntl", -1);                                                                  \
+        return real(fd, command, argument);                                                                            \
+    }
+FCNTL(fcntl)
+FCNTL(fcntl64)
+
+#define TRANSFER(name, kind, pointer, offset_type)                                                                     \
+    ssize_t name(int fd, pointer bytes, size_t n_bytes, offset_type offset)                                            \
+    {                                                                                                                  \
+        REAL(ssize_t, name, int, pointer, size_t, offset_type)                                                         \
+        int os_error = ask(kind, #name);                                                                               \
+        if (os_error == INJECT_SHORT && n_bytes > 1)                                                                   \
+            return real(fd, bytes, n_bytes / 2, offset);                                                               \
+        if (os_error && os_error != INJECT_SHORT) {                                                                    \
+            errno = os_error;                                                                                          \
+            return -1;                                                                                                 \
+        }                                                                                                              \
+        return real(fd, bytes, n_bytes, offset);                                                                       \
+    }
+TRANSFER(pread, INJECT_READS, void *, off_t)
+TRANSFER(pread64, INJECT_READS, void *, off64_t)
+TRANSFER(pwrite, INJECT_WRITES, const void *, off_t)
+TRANSFER(pwrite64, INJECT_WRITES, const void *, off64_t)
+
+#define SYNC(name)                                                                                                     \
+    int name(int fd)                                                                                                   \
+    {                                                                                                                  \
+        REAL(int, name, int)                                                                                           \
+        FAIL_IF_ASKED(INJECT_SYNCS, #name, -1);                                                                        \
+        return real(fd);                                                                                               \
+    }
+SYNC(fsync)
+SYNC(fdatasync)
+
+#define PATHS(type, name, failure, parameters, ...)                                                                    \
+    type name parameters                                                                                               \
+    {                                                                                                                  \
+        static type(*real) parameters;                                                                                 \
+        if (!real) {                                                                                                   \
+            inside++;                                                                                                  \
+            real = (type(*) parameters)dlsym(RTLD_NEXT, #name);                                                        \
+            inside--;                                                                                                  \
+        }                                                                                                              \
+        FAIL_IF_ASKED(INJECT_FILES, #name, failure);                                                                   \
+        return real(__VA_ARGS__);                                                                                      \
+    }
+PATHS(int, ftruncate, -1, (int fd, off_t n), fd, n)
+PATHS(int, ftruncate64, -1, (int fd, off64_t n), fd, n)
+PATHS(int, fstat, -1, (int fd, struct stat *status), fd, status)
+PATHS(int, fstat64, -1, (int fd, struct stat64 *status), fd, status)
+PATHS(int, stat, -1, (const char *path, struct stat *status), path, status)
+PATHS(int, stat64, -1, (const char *path, struct stat64 *status), path, status)
+PATHS(int, lstat, -1, (const char *path, struct stat *status), path, status)
+PATHS(int, unlink, -1, (const char *path), path)
+PATHS(int, rmdir, -1, (const char *path), path)
+PATHS(int, mkdir, -1, (const char *path, mode_t mode), path, mode)
+PATHS(int, link, -1, (const char *from, const char *to), from, to)
+PATHS(int, rename, -1, (const char *from, const char *to), from, to)
+PATHS(int, renameat2, -1, (int a, const char *from, int b, const char *to, unsigned flags), a, from, b, to, flags)
+PATHS(int, access, -1, (const char *path, int mode), path, mode)
+PATHS(DIR *, opendir, NULL, (const char *path), path)
+PATHS(struct dirent *, readdir, NULL, (DIR *directory), directory)
+PATHS(char *, realpath, NULL, (const char *path, char *resolved), path, resolved)
+PATHS(ssize_t, readlink, -1, (const char *path, char *into, size_t n), path, into, n)
+
+/* Memory without a file is libc's own business. */
+void *mmap(void *address, size_t n, int protection, int flags, int fd, off_t offset)
+{
+    REAL(void *, mmap, void *, size_t, int, int, int, off_t)
+    if (fd >= 0)
+        FAIL_IF_ASKED(INJECT_FILES, "mmap", MAP_FAILED);
+    return real(address, n, protection, flags, fd, offset);
+}
+
+#else
+
+void inject_begin(enum inject_what what, int os_error, long first, long n_failing)
+{
+    (void)what, (void)os_error, (void)first, (void)n_failing;
+}
+
+void inject_watch(enum inject_what what, long *firsts, size_t capacity)
+{
+    (void)what, (void)firsts, (void)capacity;
+}
+
+size_t inject_end(void)
+{
+    return 0;
+}
+
+void inject_enter(void)
+{
+}
+
+void inject_leave(void)
+{
+}
+
+bool inject_has_failed(void)
+{
+    return false;
+}
+
+const char *inject_failed(void)
+{
+    return "";
+}
+
+#endif
