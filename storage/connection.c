@@ -402,6 +402,11 @@ int vdb_catalog_checkpoint(struct vdb_catalog *catalog, bool vacuum, vecdb_error
     return rc ? rc : checkpoint(catalog, vacuum ? SQLITE_CHECKPOINT_TRUNCATE : mode_for(catalog), err);
 }
 
+void vdb_catalog_remove_wal(struct vdb_catalog *catalog)
+{
+    checkpoint(catalog, SQLITE_CHECKPOINT_TRUNCATE, NULL);
+}
+
 static int size_of(struct vdb_connection *connection, int which, uint64_t *n_bytes, vecdb_error *err)
 {
     sqlite3_file *file = NULL;

@@ -59,6 +59,8 @@ void vdb_catalog_test_immutable(struct vdb_catalog *catalog);
 
 /* TRUNCATE checkpoint by the writer, the gate held. False: a reader is in the way, or it failed. */
 bool vdb_catalog_truncate_wal(struct vdb_catalog *catalog, int busy_ms);
+/* The same with the gate taken; what is in the way is left there. */
+void vdb_catalog_remove_wal(struct vdb_catalog *catalog);
 
 struct vdb_statements;
 struct vdb_statements *vdb_statements_new(struct vdb_memory *memory); /* NULL: no memory */
