@@ -11,8 +11,10 @@
  * FILE_LIMIT_BYTES, or when a sync of it failed: the kernel may have dropped the pages and
  * forgotten, so nothing more is trusted to that file.
  *
- * An extent grows, instead of a new one beginning, when it is the last of its file, ends where the file ends, is still small, and
- * no row that is yet to be packed lies between its slots and the new ones (extent.h, invariant 2).
+ * An extent grows, instead of a new one beginning, when it ends where its file ends, is still small, and
+ * no row that is yet to be packed lies between its slots and the new ones (extent.h, invariant 2). What lies
+ * behind it otherwise is debris, and may be what a failed sync left: readable now, something else after a
+ * power cut. The check over an extent's gaps must not cover that.
  */
 #include "backup.h"
 
@@ -149,14 +151,14 @@ int vdb_append_sweep(vecdb *db, vecdb_error *err)
 static bool lock_within(pthread_mutex_t *mutex, uint32_t wait_ms)
 {
     struct timespec until;
-    clock_gettime(CLOCK_MONOTONIC, &until); /* that of the wall may be set back, and the wait be as much longer */
+    clock_gettime(CLOCK_REALTIME, &until);
     until.tv_sec += wait_ms / 1000;
     until.tv_nsec += (long)(wait_ms % 1000) * 1000000;
     if (until.tv_nsec >= 1000000000) {
         until.tv_sec++;
         until.tv_nsec -= 1000000000;
     }
-    return !pthread_mutex_clocklock(mutex, CLOCK_MONOTONIC, &until);
+    return !pthread_mutex_timedlock(mutex, &until);
 }
 
 bool vdb_append_begin(vecdb *db, uint32_t wait_ms)
