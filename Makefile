@@ -80,9 +80,9 @@ FUZZERS  := $(patsubst %.c,$B/%,$(wildcard tests/fuzz_*.c))
 BENCHES  := $(patsubst %.c,$B/%,$(wildcard bench/bench_*.c))
 EXAMPLES := $(patsubst %.c,$B/%,$(wildcard examples/*.c))
 # what several tests, or several benches, share
-# crash_recorder.c replaces open(), write(), ... of whatever it is linked to
-TEST_HELP  := $(patsubst %.c,$B/%.o,$(filter-out tests/test_% tests/fuzz_% tests/harness.c tests/crash_recorder.c,\
-    $(wildcard tests/*.c)))
+# crash_recorder.c and inject.c replace open(), write(), ... of whatever they are linked to
+TEST_HELP  := $(patsubst %.c,$B/%.o,$(filter-out tests/test_% tests/fuzz_% tests/harness.c \
+    tests/crash_recorder.c tests/inject.c,$(wildcard tests/*.c)))
 BENCH_HELP := $(patsubst %.c,$B/%.o,$(filter-out bench/bench_%,$(wildcard bench/*.c)))
 
 .DEFAULT_GOAL := all
@@ -150,6 +150,7 @@ $B/tests/test_cli_%: $B/tests/test_cli_%.o $B/tests/harness.o $B/tests/help.a $B
 	$(run)$(CC) $(ALL_LDFLAGS) $^ $(LIBS) -ljansson -o $@
 
 $B/tests/test_crash: $B/tests/crash_recorder.o
+$B/tests/test_fault_sites: $B/tests/inject.o
 
 $B/tests/test_%: $B/tests/test_%.o $B/tests/harness.o $B/tests/help.a $B/libvecdb.a
 	$(say) LD $@
@@ -240,6 +241,8 @@ fuzz: ## every fuzz target for FUZZ_S seconds
 SOAK_S ?= 600## how many seconds `make soak` runs
 soak: $B/tests/test_soak ## four processes write, eight read, one compacts and makes backups, for SOAK_S seconds
 	@VECDB_TEST_ROUNDS=$(SOAK_S) VECDB_TEST_SLOW=10 $B/tests/test_soak
+kills: $B/tests/test_kill ## 1,000 kills of writers (kill -9), on the real disk
+	@VECDB_TEST_ROUNDS=$${VECDB_TEST_ROUNDS:-334} VECDB_TEST_SLOW=4 $B/tests/test_kill kill
 crash: $B/tests/test_crash ## 10,000 simulated power cuts (VECDB_TEST_ROUNDS)
 	@VECDB_TEST_ROUNDS=$${VECDB_TEST_ROUNDS:-10000} VECDB_TEST_SLOW=10 $B/tests/test_crash
 layering: ## who includes whom, by the rule of lib/ARCHITECTURE.md
