@@ -7,6 +7,8 @@
  */
 #include "commit.h"
 
+#include <sched.h>
+
 #include "database.h"
 
 /* How far back the change log reaches, in commits, and how often it is cut. A view that is further
@@ -17,19 +19,23 @@
 /* A leader takes at most so many works, so that the first of them does not wait for ever. */
 #define GROUP_LIMIT 64
 
+/* A leader waits so long for as many works as the last group had: their writers have just been woken, and a
+ * group that begins without them costs a whole flush for one. A writer who is alone never waits. */
+#define GATHER_NS 60000
+
 void vdb_commit_init(struct vdb_commit_queue *queue)
 {
     pthread_mutex_init(&queue->lock, NULL);
-    pthread_cond_init(&queue->wakes, NULL);
     queue->first = NULL;
     queue->last = &queue->first;
     queue->has_leader = false;
+    queue->n_waiting = 0;
+    queue->last_group = 1;
 }
 
 void vdb_commit_release(struct vdb_commit_queue *queue)
 {
     pthread_mutex_destroy(&queue->lock);
-    pthread_cond_destroy(&queue->wakes);
 }
 
 int vdb_transaction_log(struct vdb_transaction *transaction, struct vdb_change *change, vecdb_error *err)
@@ -46,8 +52,11 @@ int vdb_transaction_log(struct vdb_transaction *transaction, struct vdb_change *
 static struct vdb_work *take_group(struct vdb_commit_queue *queue)
 {
     struct vdb_work *group = queue->first, *end = group;
-    for (int n = 1; end->next && n < GROUP_LIMIT; n++)
+    unsigned n = 1;
+    for (; end->next && n < GROUP_LIMIT; n++)
         end = end->next;
+    queue->n_waiting -= n;
+    queue->last_group = n;
     queue->first = end->next;
     if (!queue->first)
         queue->last = &queue->first;
@@ -124,30 +133,55 @@ static void run_group(vecdb *db, struct vdb_work *group)
         }
 }
 
+/* By the leader, who alone looks at last_group. */
+static void gather(struct vdb_commit_queue *queue)
+{
+    uint64_t end = queue->last_group > 1 ? vdb_now_ns() + GATHER_NS : 0;
+    while (queue->n_waiting < queue->last_group && vdb_now_ns() < end)
+        sched_yield();
+}
+
+/* Commit the group that begins with `own`, then hand the lead to the first that waits. */
+static void lead(vecdb *db, struct vdb_work *own)
+{
+    struct vdb_commit_queue *queue = &db->queue;
+    gather(queue);
+    pthread_mutex_lock(&queue->lock);
+    struct vdb_work *group = take_group(queue);
+    pthread_mutex_unlock(&queue->lock);
+    run_group(db, group);
+    for (struct vdb_work *each = group, *next; each; each = next) {
+        next = each->next; /* the work is its writer's, who goes as soon as he is woken */
+        each->is_done = true;
+        if (each != own)
+            sem_post(&each->wakes);
+    }
+    pthread_mutex_lock(&queue->lock);
+    struct vdb_work *first = queue->first;
+    queue->has_leader = first != NULL;
+    pthread_mutex_unlock(&queue->lock);
+    if (first)
+        sem_post(&first->wakes);
+}
+
 int vdb_commit(vecdb *db, int (*apply)(void *context, struct vdb_transaction *transaction, vecdb_error *err),
                void *context, vecdb_error *err)
 {
     struct vdb_commit_queue *queue = &db->queue;
     struct vdb_work work = {.apply = apply, .context = context};
+    sem_init(&work.wakes, 0, 0);
     pthread_mutex_lock(&queue->lock);
     *queue->last = &work;
     queue->last = &work.next;
-    while (!work.is_done && (queue->has_leader || queue->first != &work))
-        pthread_cond_wait(&queue->wakes, &queue->lock);
-    if (!work.is_done) {
-        queue->has_leader = true;
-        struct vdb_work *group = take_group(queue);
-        pthread_mutex_unlock(&queue->lock);
-        run_group(db, group);
-        pthread_mutex_lock(&queue->lock);
-        queue->has_leader = false;
-        for (struct vdb_work *each = group, *next; each; each = next) {
-            next = each->next; /* the work is its writer's, who may go as soon as the lock is free */
-            each->is_done = true;
-        }
-        pthread_cond_broadcast(&queue->wakes);
-    }
+    queue->n_waiting++;
+    bool leads = !queue->has_leader;
+    queue->has_leader = true;
     pthread_mutex_unlock(&queue->lock);
+    while (!leads && sem_wait(&work.wakes)) /* a signal */
+        ;
+    if (!work.is_done) /* either at once, or woken to lead */
+        lead(db, &work);
+    sem_destroy(&work.wakes);
     if (work.error.status && err) /* a status without an error is a matter between the work and its writer */
         *err = work.error;
     return work.status;

@@ -63,7 +63,8 @@
 #define AT_ZEROS 72
 #define MARK_SEED 0x6d61726bu /* "mark" */
 #define NUMBER_MASK (((uint64_t)1 << 48) - 1)
-#define USERS_WAIT_MS 200
+#define USERS_WAIT_MS 2000 /* a sweep holds lock U while it looks whether a snapshot is debris: a commit, maybe */
+#define ALONE_WAIT_MS 200
 #define HEADER_WAIT_MS 5000 /* lock H is held for one fsync; a wait of seconds means a sick disk */
 
 enum { LOCK_A = VDB_STATE_BYTES, LOCK_B, LOCK_M, LOCK_H, LOCK_U };
@@ -483,7 +484,7 @@ static bool is_current(const struct vdb_state *state)
 int vdb_state_seize(const char *path, int *fd, vecdb_error *err)
 {
     struct vdb_state state = {.path = (char *)(uintptr_t)path};
-    uint64_t deadline_ns = deadline_after(USERS_WAIT_MS);
+    uint64_t deadline_ns = deadline_after(ALONE_WAIT_MS);
     int os_error = 0;
     do {
         os_error = vdb_lock_file_open(path, O_RDWR | O_CREAT | O_NONBLOCK, 0666, &state.fd);
