@@ -245,6 +245,12 @@ kills: $B/tests/test_kill ## 1,000 kills of writers (kill -9), on the real disk
 	@VECDB_TEST_ROUNDS=$${VECDB_TEST_ROUNDS:-334} VECDB_TEST_SLOW=4 $B/tests/test_kill kill
 crash: $B/tests/test_crash ## 10,000 simulated power cuts (VECDB_TEST_ROUNDS)
 	@VECDB_TEST_ROUNDS=$${VECDB_TEST_ROUNDS:-10000} VECDB_TEST_SLOW=10 $B/tests/test_crash
+SITES := build/sites
+fault-sites: ## which call sites have failed in test_fault_sites, and which never (minutes)
+	+@$(MAKE) --no-print-directory B=$(SITES) CFLAGS='-O0 -g -fno-inline' $(SITES)/tests/test_fault_sites
+	@rm -f $(SITES)/stacks
+	@VECDB_FAULT_SITES=$(SITES)/stacks $(SITES)/tests/test_fault_sites
+	@tests/fault_sites.py $(SITES)/tests/test_fault_sites $(SITES)/stacks
 layering: ## who includes whom, by the rule of lib/ARCHITECTURE.md
 	@tests/layering
 symbols: $B/libvecdb.a $B/libvecdb.so ## that the library exports vecdb_ names only
