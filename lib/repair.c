@@ -284,22 +284,32 @@ static int refuse_newer(const struct vdb_repair *repair, vecdb_error *err)
 /* Read the catalog, past breaks of its WAL if that is right, and judge. */
 static int diagnose(struct vdb_repair *repair, const struct state_facts *facts, enum finding *finding, vecdb_error *err)
 {
+    repair->salvage_options.unstamped = false;
+    repair->n_unstamped = 0;
     int status = open_salvage(repair, false, err);
     if (status)
         return status;
     bool is_past = vdb_salvage_get_report(repair->salvage)->n_behind && lacks_commits(repair, facts);
     if (is_past && (status = open_salvage(repair, true, err)))
         return status;
+    const struct vdb_salvage_report *report = vdb_salvage_get_report(repair->salvage);
+    uint32_t n_wrong = report->n_doubtful + report->n_derived;
+    if (n_wrong > report->n_pages / 2 + 1) {
+        repair->salvage_options.unstamped = true;
+        repair->n_unstamped = n_wrong;
+        if ((status = open_salvage(repair, is_past, err)))
+            return status;
+        report = vdb_salvage_get_report(repair->salvage);
+    }
     if ((status = refuse_newer(repair, err)))
         return status;
-    const struct vdb_salvage_report *report = vdb_salvage_get_report(repair->salvage);
     const struct vdb_repair_truth *truth = repair->truth;
     bool is_marked = facts->has_mark && state_counts(repair, facts) &&
                      (report->n_frames < facts->n_marked || report->salt2 != facts->salt2);
     bool is_ambiguous = report->wal_is_damaged && !state_counts(repair, facts);
     bool is_whole = !report->is_missing && !report->is_cut && !report->n_doubtful && !report->n_lost &&
-                    !report->n_derived && truth->has_database && !is_past && !is_marked && !is_ambiguous;
-    repair->is_foreign = !report->n_lost && !report->n_unplaced && report->n_doubtful > report->n_pages / 2 + 1;
+                    !report->n_derived && truth->has_database && !is_past && !is_marked && !is_ambiguous &&
+                    !repair->n_unstamped;
     *finding = !is_whole                                                          ? FINDING_DAMAGED
                : state_counts(repair, facts) && truth->sequence >= facts->durable ? FINDING_WHOLE
                                                                                   : FINDING_STATE;
@@ -486,11 +496,11 @@ static void tell_findings(struct vdb_repair *repair, const struct state_facts *f
         vdb_repair_tell(repair, VECDB_PROBLEM_DAMAGED, "catalog.sqlite", NULL,
                         "%u of %u pages cannot be read, the first is page %u", report->n_lost, report->n_pages,
                         report->first_bad_page);
-    if (repair->is_foreign)
+    if (repair->n_unstamped)
         vdb_repair_tell(repair, VECDB_PROBLEM_DOUBTFUL, "catalog.sqlite", NULL,
                         "%u of %u pages have no valid checksum, as after writing with another SQLite: they were taken "
                         "as they are",
-                        report->n_doubtful, report->n_pages);
+                        repair->n_unstamped, report->n_pages);
     else if (report->n_doubtful)
         vdb_repair_tell(repair, VECDB_PROBLEM_DAMAGED, "catalog.sqlite", NULL,
                         "the checksums of %u of %u pages are wrong, the first is page %u", report->n_doubtful,

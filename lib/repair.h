@@ -38,11 +38,11 @@ struct vdb_repair {
     uint64_t n_lost;
     uint64_t n_done, n_total; /* records, for the progress */
 
-    char *path;      /* of the damaged database, without a slash at the end */
-    char *building;  /* path.repairing */
-    char *complete;  /* path.repaired */
-    int seized;      /* descriptor of the damaged one's `state`, held alone; -1 */
-    bool is_foreign; /* pages were written without stamps: told once, not by row */
+    char *path;           /* of the damaged database, without a slash at the end */
+    char *building;       /* path.repairing */
+    char *complete;       /* path.repaired */
+    int seized;           /* descriptor of the damaged one's `state`, held alone; -1 */
+    uint32_t n_unstamped; /* pages that another SQLite wrote, without stamps: told once, not by row; 0: it did not */
 
     struct vdb_salvage_options salvage_options;
     struct vdb_salvage *salvage;

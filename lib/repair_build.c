@@ -254,7 +254,7 @@ static int add_record(struct build *build, const struct found_record *found, vec
                                     .type = field->field.type};
         at += round_up(build->fields[f].vector_bytes);
     }
-    if (is_doubtful && !build->repair->is_foreign)
+    if (is_doubtful)
         tell_lost(build, &build->doubtful, &record->key, build->n_places);
     build->n_places++;
     return VECDB_OK;
@@ -326,7 +326,7 @@ static int read_index(struct build *build, vecdb_error *err)
     struct vdb_salvage *salvage = build->repair->salvage;
     const struct vdb_repair_collection *source = build->source;
     uint32_t n_unplaced = vdb_salvage_get_report(salvage)->n_unplaced;
-    if (!source->records || !source->keys || (!source->records->n_bad && !n_unplaced) || build->repair->is_foreign)
+    if (!source->records || !source->keys || (!source->records->n_bad && !n_unplaced))
         return VECDB_OK;
     build->has_all_keys = !source->keys->n_bad && !n_unplaced;
     build->in_keys = vdb_slots_new();
@@ -382,7 +382,7 @@ static int read_key(void *context, const struct vdb_salvage_row *row, vecdb_erro
     struct build *build = context;
     struct found_record found = {0};
     if (row->n_values != 2 || row->values[1].kind != VDB_VALUE_INTEGER || row->values[1].integer < 0 ||
-        (row->is_doubtful && !build->repair->is_foreign) || !is_wanted(build, (uint64_t)row->values[1].integer) ||
+        row->is_doubtful || !is_wanted(build, (uint64_t)row->values[1].integer) ||
         !get_key(&row->values[0], &found.key))
         return VECDB_OK;
     found.slot = (uint32_t)row->values[1].integer;

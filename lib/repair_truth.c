@@ -29,7 +29,6 @@
 struct reading {
     struct vdb_repair *repair;
     struct vdb_repair_truth *truth;
-    bool only_good; /* rows of doubtful pages are passed */
 };
 
 /* ------------------------------------------------------------------ values */
@@ -254,7 +253,7 @@ static int read_dead_row(void *context, const struct vdb_salvage_row *row, vecdb
 {
     struct reading *reading = context;
     uint64_t store, chunk;
-    if ((row->is_doubtful && reading->only_good) || !get_number(row, 0, 0, MOST_ID, &store) ||
+    if (row->is_doubtful || !get_number(row, 0, 0, MOST_ID, &store) ||
         !get_number(row, 1, 0, UINT32_MAX / CHUNK_SLOTS, &chunk) || row->n_values != 3 ||
         row->values[2].kind != VDB_VALUE_BLOB || row->values[2].n_bytes > CHUNK_SLOTS / 8)
         return VECDB_OK;
@@ -422,7 +421,7 @@ static void correct_field(struct vdb_repair_field *field, const struct vdb_salva
 /* Doubtful rows against the indexes of names; what is left to doubt is told. */
 static void correct_names(struct vdb_repair *repair, struct vdb_repair_truth *truth)
 {
-    for (size_t i = 0; i < truth->n_collections && !repair->is_foreign; i++) {
+    for (size_t i = 0; i < truth->n_collections; i++) {
         struct vdb_repair_collection *collection = &truth->collections[i];
         const struct vdb_repair_name *name = name_of(truth, collection->id, false);
         if (!collection->is_doubtful)
@@ -433,7 +432,7 @@ static void correct_names(struct vdb_repair *repair, struct vdb_repair_truth *tr
                         "%.100s: the description of the collection comes from a page whose checksum is wrong",
                         collection->name);
     }
-    for (size_t i = 0; i < truth->n_fields && !repair->is_foreign; i++) {
+    for (size_t i = 0; i < truth->n_fields; i++) {
         struct vdb_repair_field *field = &truth->fields[i];
         const struct vdb_repair_name *name = name_of(truth, field->id, true);
         if (!field->is_doubtful)
@@ -524,7 +523,7 @@ static int compare_fields(const void *a, const void *b)
 
 int vdb_repair_read_truth(struct vdb_repair *repair, struct vdb_repair_truth *truth, vecdb_error *err)
 {
-    struct reading reading = {.repair = repair, .truth = truth, .only_good = !repair->is_foreign};
+    struct reading reading = {.repair = repair, .truth = truth};
     int status = VECDB_OK;
     if (!truth->has_database)
         status = vdb_repair_read_database(repair, truth, err);

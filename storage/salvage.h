@@ -46,6 +46,7 @@ struct vdb_salvage_options {
     struct vdb_vfs *vfs;
     const char *directory; /* of the database; borrowed for the life of the object */
     bool past_breaks;      /* use valid frames of the WAL behind a broken one too: see salvage_pages.c */
+    bool unstamped;        /* pages with wrong stamps are good: another SQLite wrote them */
     int (*step)(void *context, vecdb_error *err); /* NULL: none */
     void *step_context;
 };

@@ -407,7 +407,7 @@ int vdb_salvage_image(struct vdb_salvage *s, uint32_t number, unsigned char page
     if (is_there && vdb_checked_page_is_good(page, number))
         *trust = is_old ? VDB_TRUST_DOUBTFUL : VDB_TRUST_GOOD;
     else if (is_there && !is_zero(page))
-        *trust = VDB_TRUST_DOUBTFUL;
+        *trust = s->options.unstamped && !is_old ? VDB_TRUST_GOOD : VDB_TRUST_DOUBTFUL;
     return status;
 }
 

@@ -10,6 +10,7 @@
  */
 #include <errno.h>
 #include <signal.h>
+#include <sqlite3.h>
 #include <sys/wait.h>
 
 #include "failing.h"
@@ -977,4 +978,77 @@ TEST(the_new_database_has_the_uuid_and_a_higher_number)
     CHECK_OK(err, vecdb_database_stats(db, &stats, &err));
     CHECK(stats.sequence > before);
     vecdb_close(db);
+}
+
+/* ------------------------------------------------------------------ snapshots */
+
+static vecdb *open_snapshot(const char *name, vecdb_error *err)
+{
+    vecdb_options options = {
+        .size = sizeof options, .mode = VECDB_OPEN_READONLY, .threads = VECDB_THREADS_NONE, .snapshot = name};
+    vecdb *db = NULL;
+    return vecdb_open(directory(), &options, &db, err) ? NULL : db;
+}
+
+static void flip_on_disk(const char *path, off_t at)
+{
+    unsigned char byte;
+    int fd = open(path, O_RDWR | O_CLOEXEC);
+    CHECK(fd >= 0 && pread(fd, &byte, 1, at) == 1);
+    byte ^= 0x10;
+    CHECK(pwrite(fd, &byte, 1, at) == 1 && !close(fd));
+}
+
+TEST(snapshots_that_are_whole_are_carried_over_and_damaged_ones_are_told)
+{
+    static struct kept_files kept;
+    vecdb_error err = VECDB_ERROR_INIT;
+    struct told told = {0};
+    struct found found;
+    make_database(false, &kept);
+    vecdb *db = open_database(directory(), VECDB_OPEN_EXISTING, VECDB_THREADS_NONE);
+    CHECK_OK(err, vecdb_snapshot_create(db, "first", &err));
+    CHECK_OK(err, vecdb_snapshot_create(db, "second", &err));
+    vecdb_collection *notes;
+    CHECK_OK(err, vecdb_collection_open(db, "notes", &notes, &err));
+    vecdb_close(db);
+    flip_on_disk(beside("/snapshot-2/catalog.sqlite"), 9 * 4096 + 2000);
+    flip_on_disk(beside("/catalog.sqlite"), 12 * 4096 + 2000);
+    uint64_t n_lost;
+    CHECK_OK(err, vecdb_repair(directory(), NULL, NULL, note_problem, &told, &n_lost, &err));
+    CHECK_CONTAINS(told.all, "the snapshot \"second\" is lost");
+    CHECK(!strstr(told.all, "\"first\""));
+    CHECK(exists(beside(".damaged-1/snapshot-1/catalog.sqlite")));
+    CHECK(exists(beside(".damaged-1/snapshot-2/catalog.sqlite")));
+    CHECK((db = open_snapshot("first", &err)));
+    check_database(db, "a snapshot that was carried over");
+    compare_database(db, &found);
+    CHECK_SIZE(found.records + found.metadata + found.text + found.wrong + found.vectors[0] + found.vectors[2], 0);
+    vecdb_close(db);
+    CHECK(!open_snapshot("second", &err));
+    CHECK_INT(err.status, VECDB_NOT_FOUND);
+    db = open_database(directory(), VECDB_OPEN_EXISTING, VECDB_THREADS_NONE);
+    check_database(db, "with a snapshot");
+    CHECK_OK(err, vecdb_snapshot_create(db, "third", &err));
+    vecdb_close(db);
+}
+
+/* ------------------------------------------------------------------ another program */
+
+TEST(a_catalog_that_another_sqlite_wrote_is_taken_as_it_is_and_told_once)
+{
+    static struct kept_files kept, stock;
+    struct told told;
+    struct found found;
+    sqlite3 *sqlite;
+    make_database(false, &kept);
+    CHECK_INT(sqlite3_open_v2(beside("/catalog.sqlite"), &sqlite, SQLITE_OPEN_READWRITE, "unix"), SQLITE_OK);
+    CHECK_INT(sqlite3_exec(sqlite, "VACUUM", NULL, NULL, NULL), SQLITE_OK);
+    CHECK_INT(sqlite3_close(sqlite), SQLITE_OK);
+    keep_files(directory(), &stock);
+    repair_and_compare("after another SQLite", &stock, &told, &found);
+    CHECK_SIZE(found.records + found.metadata + found.text + found.wrong + found.vectors[0] + found.vectors[1], 0);
+    CHECK_SIZE(told.n_lost, 0);
+    CHECK_SIZE(told.n_doubtful, 1);
+    CHECK_CONTAINS(told.all, "another SQLite");
 }
