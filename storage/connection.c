@@ -382,11 +382,12 @@ static int vacuum_freelist(struct vdb_catalog *catalog, vecdb_error *err)
     return rc;
 }
 
-static int checkpoint(struct vdb_catalog *catalog, int mode, vecdb_error *err)
+static int checkpoint(struct vdb_catalog *catalog, bool truncates, vecdb_error *err)
 {
     int rc = vdb_state_lock_gate(catalog->state, catalog->busy_ms, err);
     if (rc)
         return rc == VECDB_BUSY ? VECDB_OK : rc;
+    int mode = truncates ? SQLITE_CHECKPOINT_TRUNCATE : mode_for(catalog); /* which the gate guards */
     rc = get_writer(catalog, err);
     if (!rc && !empty_wal(catalog, mode, CHECKPOINT_BUSY_MS) && catalog->writer_poisoned)
         rc = vdb_fail_sqlite(err, catalog->writer, "cannot checkpoint");
@@ -399,12 +400,12 @@ int vdb_catalog_checkpoint(struct vdb_catalog *catalog, bool vacuum, vecdb_error
     if (catalog->readonly)
         return fail_readonly(err);
     int rc = vacuum ? vacuum_freelist(catalog, err) : VECDB_OK;
-    return rc ? rc : checkpoint(catalog, vacuum ? SQLITE_CHECKPOINT_TRUNCATE : mode_for(catalog), err);
+    return rc ? rc : checkpoint(catalog, vacuum, err);
 }
 
 void vdb_catalog_remove_wal(struct vdb_catalog *catalog)
 {
-    checkpoint(catalog, SQLITE_CHECKPOINT_TRUNCATE, NULL);
+    checkpoint(catalog, true, NULL);
 }
 
 static int size_of(struct vdb_connection *connection, int which, uint64_t *n_bytes, vecdb_error *err)
@@ -483,7 +484,7 @@ int vdb_catalog_check(struct vdb_catalog *catalog, void (*each)(void *context, c
     vecdb_error own = VECDB_ERROR_INIT;
     /* With an empty WAL the scrub sees all that is true; a busy database is scrubbed as it is. */
     if (!catalog->readonly)
-        checkpoint(catalog, SQLITE_CHECKPOINT_TRUNCATE, NULL);
+        checkpoint(catalog, true, NULL);
     int rc = vdb_read_begin(catalog, &connection, &sequence, err);
     if (rc)
         return rc;
