@@ -11,6 +11,14 @@
  * Extents that follow each other in the order of slots become one, up to EXTENT_BYTES; extents of
  * other files in between separate them (extent.h, invariant 2). The tails are packed before, so that no
  * row that is yet to be packed lies between two extents.
+ *
+ * COSTS. The maintainer rewrites a file when a share g of it is garbage, g = 1/3 in the background. That copies
+ * 1 - g of the file's bytes and gives back g of them, which some new vectors have taken elsewhere: (1 - g) / g = 2
+ * bytes are rewritten for each byte written, at most, and each is synced once. So all that is written is at most three
+ * times what is new. The files hold at most 1.5 times the live bytes, beside garbage that is left alone (256 KiB a
+ * file, and what has died since the last look: 4,096 rows), and, while a file is rewritten, the copy (256 MiB, or
+ * all of a smaller collection). bench/bench_compact.c measures it: in 100,000 random replacements among 20,000 vectors
+ * of 1 KiB, 1.3 to 1.75 bytes were rewritten for each one, and the files took at most 2.6 times the live bytes.
  */
 #include "database.h"
 
