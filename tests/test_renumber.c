@@ -379,7 +379,8 @@ static void write_across_the_end(int threads, uint64_t n_left, size_t batch)
 
 TEST(writes_go_on_across_the_end_of_the_slots)
 {
-    write_across_the_end(0, 700, 1);
+    test_time_limit(600); /* each write is a commit, and waits for the disk */
+    write_across_the_end(0, 700, 10);
     write_across_the_end(0, 0, 300);
     write_across_the_end(VECDB_THREADS_NONE, 1000, 37);
     write_across_the_end(VECDB_THREADS_NONE, 5, N_KEYS);
