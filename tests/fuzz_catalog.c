@@ -154,7 +154,8 @@ static void change_cell(sqlite3 *sqlite, const struct table *table, struct hosti
 {
     static const char *const forms[] = {
         "UPDATE OR REPLACE \"%w\" SET \"%w\" = ?1 WHERE (\"%w\") IN (SELECT \"%w\" FROM \"%w\" LIMIT 1 OFFSET %u)",
-        "UPDATE OR REPLACE \"%w\" SET \"%w\" = \"%w\" + ?1 WHERE \"%w\" IN (SELECT \"%w\" FROM \"%w\" LIMIT 1 OFFSET %u)",
+        "UPDATE OR REPLACE \"%w\" SET \"%w\" = \"%w\" + ?1 WHERE \"%w\" IN"
+        " (SELECT \"%w\" FROM \"%w\" LIMIT 1 OFFSET %u)",
     };
     unsigned row = hostile_take_u8(input), column = hostile_take_u8(input);
     const char *name = table->columns[column / 2 % table->n_columns], *first = table->columns[0];

@@ -63,8 +63,8 @@ static void put(vecdb_collection *collection, struct hostile_input *input, bool 
                            .text = n_text % 7 ? text : NULL,
                            .text_length = n_text};
     vecdb_results *results;
-    bool stored = went_well(insert ? vecdb_insert(collection, &record, 1, &err) : vecdb_put(collection, &record, 1, &err),
-                            &err);
+    int status = insert ? vecdb_insert(collection, &record, 1, &err) : vecdb_put(collection, &record, 1, &err);
+    bool stored = went_well(status, &err);
     int columns = VECDB_METADATA | VECDB_TEXT | VECDB_VECTORS;
     if (stored && went_well(vecdb_get(collection, &record.key, 1, columns, &results, &err), &err)) {
         size_t n_bytes = 0;

@@ -98,7 +98,8 @@ static void put_one(vecdb_collection *collection, int i, int version)
                                       .type = is_bits ? VECDB_BIT : VECDB_F32};
     }
     fill_bits(bits, i, version);
-    snprintf(metadata, sizeof metadata, "{\"i\": %d, \"version\": %d, \"tags\": [null, true, \"ß\", 1.5e3]}", i, version);
+    snprintf(metadata, sizeof metadata,
+             "{\"i\": %d, \"version\": %d, \"tags\": [null, true, \"ß\", 1.5e3]}", i, version);
     snprintf(text, sizeof text, "record %d in its version %d\nline two; Привет", i, version);
     vecdb_record record = {.key = key_of(i, key),
                            .vectors = vectors,
@@ -141,7 +142,7 @@ static void fill_types(vecdb *db)
     MUST(vecdb_field_drop(types, "dropped", &err));
     MUST(vecdb_field_add(types, &late, &err));
     vecdb_record with_late = {.key = {.text = "late"},
-                              .vectors = &(vecdb_vector){.field = "late", .values = (float[]){0.25f, -3}, .type = VECDB_F32},
+                              .vectors = &(vecdb_vector){.field = "late", .values = (float[]){0.25f, -3}},
                               .n_vectors = 1};
     MUST(vecdb_put(types, &with_late, 1, &err));
 }
@@ -162,7 +163,8 @@ static void fill_renumbered(vecdb *db)
                 values[i][j] = (float)(round * j + i) / 8;
         }
         vecdb_vector_column column = {.values = values};
-        vecdb_batch batch = {.size = sizeof batch, .n_rows = 30, .integer_keys = keys, .vectors = &column, .n_vectors = 1};
+        vecdb_batch batch = {.size = sizeof batch, .n_rows = 30, .integer_keys = keys, .vectors = &column};
+        batch.n_vectors = 1;
         MUST(vecdb_write(collection, &batch, &err));
     }
 }

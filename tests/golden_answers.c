@@ -135,7 +135,8 @@ static int describe(void *context, const vecdb_collection_info *info)
         collection->types[i] = field->field.type;
         add(text, "%s{\"name\": ", i ? ", " : "");
         add_string(text, field->field.name, strlen(field->field.name));
-        add(text, ", \"dimension\": %u, \"type\": %d, \"metric\": %d, \"index\": %d, \"compression\": %d, \"vectors\": %llu}",
+        add(text, ", \"dimension\": %u, \"type\": %d, \"metric\": %d, \"index\": %d, \"compression\": %d,"
+            " \"vectors\": %llu}",
             field->field.dimension, field->field.type, field->field.metric, field->field.index,
             field->field.compression, (unsigned long long)field->n_vectors);
     }

@@ -32,7 +32,8 @@ static int write_one(const char *directory, const struct golden_database *golden
     golden->make(path);
     /* Archived before it is read: whoever opens a database for the first time after a crash changes its files. */
     snprintf(command, sizeof command,
-             "tar -C '%s' --sort=name --owner=0 --group=0 --numeric-owner --mtime=@0 -cf - '%s' | gzip -9n >'%s.tar.gz'",
+             "tar -C '%s' --sort=name --owner=0 --group=0 --numeric-owner --mtime=@0 -cf -"
+             " '%s' | gzip -9n >'%s.tar.gz'",
              directory, golden->name, path);
     if (run(command))
         return 1;
