@@ -549,7 +549,7 @@ static int build(struct vdb_repair *repair, const struct state_facts *facts, vec
         status = check_database(repair, repair->building, &is_whole, err);
     if (!status && !is_whole)
         status =
-            vdb_fail(err, VECDB_INTERNAL, "the database that was made of %s does not pass its check", repair->path);
+            vdb_fail(err, VECDB_IO, "the database that was made of %s does not pass its check", repair->path);
     if (!status)
         status = repair->vfs->sync_directory(repair->vfs, repair->building, err);
     return status;

@@ -4,7 +4,7 @@
  *
  * Lives of a database, of every feature, over a libc that fails on demand (inject.h): so what fails is whatever
  * the library, SQLite or zstd ask for, wherever. First a life is watched, which finds every call site; then it is
- * lived again for each, with that site's first call failing (VECDB_TEST_ROUNDS=n: for one in n). The properties:
+ * lived again for one in 12 of them (VECDB_TEST_ROUNDS=n: one in n), that site's first call failing. The properties:
  *   1. A call succeeds, or fails with an error that fits and a sentence. An interrupted system call, and one that
  *      did half, are nothing that anyone notices.
  *   2. Afterwards the database opens, holds every record of the ledger that was acknowledged, has nothing wrong
@@ -604,7 +604,7 @@ static void fail_each_site(const char *name, void (*live)(struct life *), enum i
     size_t n_sites = inject_end();
     snprintf(trial, sizeof trial, "%s without a failure", name);
     check_afterwards(&life);
-    size_t step = test_rounds(1), n_reached = 0, n_noticed = 0;
+    size_t step = n_sites < 20 ? 1 : test_rounds(12), n_reached = 0, n_noticed = 0;
     for (size_t i = test_seed() % step; i < n_sites; i += step) {
         bool is_harmless = os_error == EINTR || os_error == INJECT_SHORT;
         snprintf(trial, sizeof trial, "%s, call %ld (site %zu of %zu) fails with %d", name, firsts[i], i, n_sites,
@@ -643,4 +643,12 @@ TEST(every_site_that_asks_for_memory_is_told_once_that_there_is_none)
 TEST(every_site_that_touches_a_file_fails_once)
 {
     SCENARIOS(fail_each_site, INJECT_FILES, EIO, 1);
+}
+
+TEST(nobody_notices_reads_and_writes_that_are_interrupted_or_do_half)
+{
+    fail_each_site("interrupted reads", live_plainly, INJECT_READS, EINTR, 1);
+    fail_each_site("interrupted writes", live_plainly, INJECT_WRITES, EINTR, 1);
+    fail_each_site("half reads", live_plainly, INJECT_READS, INJECT_SHORT, 1);
+    fail_each_site("half writes", live_plainly, INJECT_WRITES, INJECT_SHORT, 1);
 }
