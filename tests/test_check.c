@@ -294,6 +294,7 @@ TEST(a_page_that_says_less_than_the_length_of_its_vectors_is_told)
              (long long)vdb_load_u64(trailer + 56));
     edit(db, sql);
     write_file(path, file.bytes, file.n_bytes);
+    vdb_free(tool_memory(), file.bytes);
     find(check_it(db), "no vector is longer than 0, but 1 are");
     vecdb_close(db);
 }
@@ -341,6 +342,8 @@ TEST(a_page_that_a_checkpoint_left_half_written_is_no_damage)
             check_database(db, mode ? "for writing" : "for reading");
             vecdb_close(db);
         }
+        for (size_t i = 0; i < torn.n; i++)
+            vdb_free(tool_memory(), torn.files[i].bytes);
     }
 }
 
