@@ -81,7 +81,7 @@ BENCHES  := $(patsubst %.c,$B/%,$(wildcard bench/bench_*.c))
 EXAMPLES := $(patsubst %.c,$B/%,$(wildcard examples/*.c))
 # what several tests, or several benches, share
 # crash_recorder.c and inject.c replace open(), write(), ... of whatever they are linked to
-TEST_HELP  := $(patsubst %.c,$B/%.o,$(filter-out tests/test_% tests/fuzz_% tests/harness.c \
+TEST_HELP  := $(patsubst %.c,$B/%.o,$(filter-out tests/test_% tests/fuzz_% tests/make_% tests/harness.c \
     tests/crash_recorder.c tests/inject.c,$(wildcard tests/*.c)))
 BENCH_HELP := $(patsubst %.c,$B/%.o,$(filter-out bench/bench_%,$(wildcard bench/*.c)))
 
@@ -156,6 +156,11 @@ $B/tests/test_%: $B/tests/test_%.o $B/tests/harness.o $B/tests/help.a $B/libvecd
 	$(say) LD $@
 	$(run)$(CC) $(ALL_LDFLAGS) $^ $(LIBS) -o $@
 
+# Writes golden files; not a test itself.
+$B/tests/make_%: $B/tests/make_%.o $B/tests/help.a $B/libvecdb.a
+	$(say) LD $@
+	$(run)$(CC) $(ALL_LDFLAGS) $^ $(LIBS) -o $@
+
 $B/tests/fuzz_cli_%: $B/tests/fuzz_cli_%.o $B/tests/help.a $B/cli/parts.a $B/libvecdb.a
 	$(say) LD $@
 	$(run)$(CC) $(ALL_LDFLAGS) -fsanitize=fuzzer $^ $(LIBS) -ljansson -o $@
@@ -172,7 +177,7 @@ $B/examples/%: $B/examples/%.o $B/libvecdb.a
 	$(say) LD $@
 	$(run)$(CC) $(ALL_LDFLAGS) $^ $(LIBS) -o $@
 
-tests: $(TESTS) ## build the test programs
+tests: $(TESTS) $B/tests/make_golden ## build the test programs
 fuzzers: $(FUZZERS) ## build the fuzz targets (with SAN=fuzzer)
 benches: $(BENCHES) ## build the benchmarks
 examples: $(EXAMPLES) ## build the example programs
@@ -245,6 +250,13 @@ kills: $B/tests/test_kill ## 1,000 kills of writers (kill -9), on the real disk
 	@VECDB_TEST_ROUNDS=$${VECDB_TEST_ROUNDS:-334} VECDB_TEST_SLOW=4 $B/tests/test_kill kill
 crash: $B/tests/test_crash ## 10,000 simulated power cuts (VECDB_TEST_ROUNDS)
 	@VECDB_TEST_ROUNDS=$${VECDB_TEST_ROUNDS:-10000} VECDB_TEST_SLOW=10 $B/tests/test_crash
+# Golden files of a version are made once, when it is frozen. GOLDEN=replace is for one that is not yet.
+FORMAT := $(shell sed -n 's/^\#define VDB_FORMAT_VERSION //p' storage/connection.h)
+golden: $B/tests/make_golden ## databases and answers of this format version, for every later build to read
+	@[ ! -e tests/golden/v$(FORMAT) ] || [ "$(GOLDEN)" = replace ] || { echo 'tests/golden/v$(FORMAT) is there, and' \
+	    'what was released is never made anew; GOLDEN=replace, if it was not' >&2; exit 1; }
+	rm -rf $B/golden && $B/tests/make_golden $B/golden
+	mkdir -p tests/golden && rm -rf tests/golden/v$(FORMAT) && mv $B/golden tests/golden/v$(FORMAT)
 SITES := build/sites
 fault-sites: ## which call sites have failed in test_fault_sites, and which never (minutes)
 	+@$(MAKE) --no-print-directory B=$(SITES) CFLAGS='-O0 -g -fno-inline' $(SITES)/tests/test_fault_sites
