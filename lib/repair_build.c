@@ -36,15 +36,20 @@ struct build_field {
 
 struct build_record {
     unsigned char *block; /* all that the record points to */
-    uint32_t slot;
+    uint64_t place;
 };
 
-/* The key of a record whose own page is doubtful, as a good page of the index has it. */
-struct doubted_key {
+/* Keys as good pages of the index have them, by slot. */
+struct indexed_key {
     uint32_t slot;
     int64_t integer;
     char *text; /* NULL: an integer */
     size_t length;
+};
+
+struct key_list {
+    struct indexed_key *keys;
+    size_t n, capacity;
 };
 
 struct build {
@@ -61,8 +66,8 @@ struct build {
     struct vdb_slots *in_keys; /* slots in good pages of the index of keys; NULL: it was not looked at */
     bool has_all_keys;         /* no page of the index is missing: a slot that is not in it is no record's */
     struct vdb_slots *doubted; /* slots of records in doubtful pages; NULL: there are none */
-    struct doubted_key *keys;  /* what the index says of those, by slot */
-    size_t n_keys;
+    struct key_list keys;      /* what the index says of those */
+    struct key_list missing;   /* of records without a row */
     uint64_t n_places, n_saved;
     vecdb_record records[BATCH_RECORDS];
     vecdb_vector *vectors; /* n_fields a record */
@@ -138,7 +143,7 @@ static int flush(struct build *build, vecdb_error *err)
             status = vecdb_put(build->target, &build->records[i], 1, err);
             build->n_saved += !status;
             if (status == VECDB_INVALID)
-                status = write_reduced(build, i, build->n_places - build->n_records + i, err);
+                status = write_reduced(build, i, build->own[i].place, err);
         }
     }
     build->repair->n_done += build->n_records;
@@ -225,7 +230,7 @@ static int add_record(struct build *build, const struct found_record *found, vec
     unsigned char *at = vdb_alloc(&build->repair->memory, n_bytes);
     if (!at)
         return vdb_fail_memory(err, n_bytes);
-    build->own[i] = (struct build_record){at, found->slot};
+    build->own[i] = (struct build_record){at, build->n_places};
     build->n_records++;
     build->n_bytes += n_bytes;
     vecdb_record *record = &build->records[i];
@@ -291,10 +296,47 @@ static int note_doubtful(void *context, const struct vdb_salvage_row *row, vecdb
     return VECDB_OK;
 }
 
+static int add_key(struct build *build, struct key_list *list, uint32_t slot, const vecdb_key *key, vecdb_error *err)
+{
+    struct vdb_memory *memory = &build->repair->memory;
+    if (list->n == list->capacity) {
+        size_t capacity = list->capacity ? 2 * list->capacity : 64;
+        struct indexed_key *more = vdb_realloc_array(memory, list->keys, capacity, sizeof *more);
+        if (!more)
+            return vdb_fail_memory(err, capacity * sizeof *more);
+        list->keys = more;
+        list->capacity = capacity;
+    }
+    struct indexed_key *place = &list->keys[list->n];
+    *place = (struct indexed_key){.slot = slot, .integer = key->integer, .length = key->length};
+    if (key->text && !(place->text = vdb_strdup(memory, key->text, key->length)))
+        return vdb_fail_memory(err, key->length);
+    list->n++;
+    return VECDB_OK;
+}
+
+static void release_keys(struct build *build, struct key_list *list)
+{
+    for (size_t i = 0; i < list->n; i++)
+        vdb_free(&build->repair->memory, list->keys[i].text);
+    vdb_free(&build->repair->memory, list->keys);
+}
+
+static int compare_keys(const void *a, const void *b)
+{
+    const struct indexed_key *left = a, *right = b;
+    return left->slot < right->slot ? -1 : left->slot > right->slot;
+}
+
+static void sort_keys(struct key_list *list)
+{
+    if (list->n)
+        qsort(list->keys, list->n, sizeof *list->keys, compare_keys);
+}
+
 static int note_key(void *context, const struct vdb_salvage_row *row, vecdb_error *err)
 {
     struct build *build = context;
-    struct vdb_memory *memory = &build->repair->memory;
     vecdb_key key;
     if (row->n_values != 2 || row->is_doubtful || row->values[1].kind != VDB_VALUE_INTEGER ||
         row->values[1].integer < 0 || row->values[1].integer >= UINT32_MAX)
@@ -303,21 +345,7 @@ static int note_key(void *context, const struct vdb_salvage_row *row, vecdb_erro
     vdb_slots_add(build->in_keys, slot);
     if (!vdb_slots_has(build->doubted, slot) || !get_key(&row->values[0], &key))
         return VECDB_OK;
-    struct doubted_key *more = vdb_realloc_array(memory, build->keys, build->n_keys + 1, sizeof *more);
-    if (!more)
-        return vdb_fail_memory(err, sizeof *more);
-    build->keys = more;
-    more[build->n_keys] = (struct doubted_key){.slot = slot, .integer = key.integer, .length = key.length};
-    if (key.text && !(more[build->n_keys].text = vdb_strdup(memory, key.text, key.length)))
-        return vdb_fail_memory(err, key.length);
-    build->n_keys++;
-    return VECDB_OK;
-}
-
-static int compare_doubted(const void *a, const void *b)
-{
-    const struct doubted_key *left = a, *right = b;
-    return left->slot < right->slot ? -1 : left->slot > right->slot;
+    return add_key(build, &build->keys, slot, &key, err);
 }
 
 /* Before records of doubtful pages are read: what does the index say of them? */
@@ -336,19 +364,19 @@ static int read_index(struct build *build, vecdb_error *err)
     int status = vdb_salvage_rows(salvage, source->records, note_doubtful, build, err);
     if (!status)
         status = vdb_salvage_rows(salvage, source->keys, note_key, build, err);
-    if (!status && build->n_keys)
-        qsort(build->keys, build->n_keys, sizeof *build->keys, compare_doubted);
+    sort_keys(&build->keys);
     return status;
 }
 
 /* The key of a record in a doubtful page; false: the index knows that there is no such record. */
 static bool correct_key(const struct build *build, struct found_record *found)
 {
-    struct doubted_key wanted = {.slot = found->slot};
+    const struct key_list *list = &build->keys;
+    struct indexed_key wanted = {.slot = found->slot};
     if (!found->is_doubtful || !build->in_keys)
         return true;
-    const struct doubted_key *known =
-        build->n_keys ? bsearch(&wanted, build->keys, build->n_keys, sizeof wanted, compare_doubted) : NULL;
+    const struct indexed_key *known =
+        list->n ? bsearch(&wanted, list->keys, list->n, sizeof wanted, compare_keys) : NULL;
     if (known)
         found->key = (vecdb_key){.text = known->text, .length = known->length, .integer = known->integer};
     return known || !build->has_all_keys;
@@ -377,20 +405,38 @@ static int read_record(void *context, const struct vdb_salvage_row *row, vecdb_e
     return add_record(build, &found, err);
 }
 
-static int read_key(void *context, const struct vdb_salvage_row *row, vecdb_error *err)
+static int note_missing(void *context, const struct vdb_salvage_row *row, vecdb_error *err)
 {
     struct build *build = context;
-    struct found_record found = {0};
+    vecdb_key key;
     if (row->n_values != 2 || row->values[1].kind != VDB_VALUE_INTEGER || row->values[1].integer < 0 ||
-        row->is_doubtful || !is_wanted(build, (uint64_t)row->values[1].integer) ||
-        !get_key(&row->values[0], &found.key))
+        row->is_doubtful || !is_wanted(build, (uint64_t)row->values[1].integer) || !get_key(&row->values[0], &key))
         return VECDB_OK;
-    found.slot = (uint32_t)row->values[1].integer;
-    if (build->source->is_known && found.slot >= build->source->next_slot)
+    uint32_t slot = (uint32_t)row->values[1].integer;
+    if (build->source->is_known && slot >= build->source->next_slot)
         return VECDB_OK;
-    vdb_slots_add(build->seen, found.slot);
-    tell_lost(build, &build->lost_documents, &found.key, build->n_places);
-    return add_record(build, &found, err);
+    return add_key(build, &build->missing, slot, &key, err);
+}
+
+/* Records whose rows are lost, by the index of keys. */
+static int add_missing(struct build *build, vecdb_error *err)
+{
+    int status = vdb_salvage_rows(build->repair->salvage, build->source->keys, note_missing, build, err);
+    sort_keys(&build->missing);
+    build->n_places++; /* they do not follow the last row */
+    for (size_t i = 0; i < build->missing.n && !status; i++) {
+        const struct indexed_key *key = &build->missing.keys[i];
+        struct found_record found = {.slot = key->slot};
+        found.key = (vecdb_key){.text = key->text, .length = key->length, .integer = key->integer};
+        if (vdb_slots_has(build->seen, key->slot))
+            continue;
+        if (i && key->slot != key[-1].slot + 1)
+            build->n_places++; /* between them is a record that has its row, or none */
+        vdb_slots_add(build->seen, found.slot);
+        tell_lost(build, &build->lost_documents, &found.key, build->n_places);
+        status = add_record(build, &found, err);
+    }
+    return status;
 }
 
 /* ------------------------------------------------------------------ records that are gone */
@@ -547,9 +593,8 @@ static void close_collection(struct build *build)
     }
     vdb_free(&build->repair->memory, build->fields);
     vdb_free(&build->repair->memory, build->vectors);
-    for (size_t i = 0; i < build->n_keys; i++)
-        vdb_free(&build->repair->memory, build->keys[i].text);
-    vdb_free(&build->repair->memory, build->keys);
+    release_keys(build, &build->keys);
+    release_keys(build, &build->missing);
     vdb_slots_free(build->in_keys);
     vdb_slots_free(build->doubted);
     vdb_slots_free(build->seen);
@@ -594,7 +639,7 @@ static int build_collection(struct build *build, vecdb_error *err)
     if (!status && source->records)
         status = vdb_salvage_rows(salvage, source->records, read_record, build, err);
     if (!status && source->keys)
-        status = vdb_salvage_rows(salvage, source->keys, read_key, build, err);
+        status = add_missing(build, err);
     if (!status)
         status = flush(build, err);
     if (!status)
