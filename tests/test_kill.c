@@ -11,7 +11,8 @@
  *   3. vecdb_check() finds nothing.
  *   4. A process that reads all the while never sees half of a call, and never has an error.
  *   5. A second writer loses nothing when the first is killed, and never has an error.
- *   6. What the dead leave behind is removed: after a compaction there are only files with live rows.
+ *   6. Other collections are whole, whatever they are named; snapshots and backups are whole, or are not there.
+ *   7. What the dead leave behind is removed: after a compaction there are only files with live rows.
  * VECDB_TEST_ROUNDS says how many kills.
  */
 #include <errno.h>
@@ -75,6 +76,50 @@ static void delete_group(vecdb_collection *collection, uint32_t group)
     CHECK_OK(err, vecdb_delete(collection, keys, rows_of(group), NULL, &err));
 }
 
+#define ASIDE_ROWS 10u
+
+/* Collections, a snapshot and a backup of a writer's own, besides the groups. What is there was left by one that was
+ * killed, so that most calls may find that they are too late or too early. */
+static void do_aside(vecdb *db, const char *path, uint32_t first_group, uint32_t version, uint64_t dice)
+{
+    vecdb_error err = VECDB_ERROR_INIT;
+    vecdb_collection *collection;
+    vecdb_field field = {.name = "v", .dimension = DIMENSION, .metric = VECDB_L2};
+    char a[32], b[32], backup[512];
+    int status = VECDB_OK;
+    snprintf(a, sizeof a, "aside %u", first_group);
+    snprintf(b, sizeof b, "renamed %u", first_group);
+    snprintf(backup, sizeof backup, "%s.backup-%u", path, first_group);
+    if (dice < 2) {
+        float values[ASIDE_ROWS][DIMENSION];
+        int64_t keys[ASIDE_ROWS];
+        for (uint32_t row = 0; row < ASIDE_ROWS; row++)
+            fill_vector(keys[row] = row, version, DIMENSION, values[row]);
+        vecdb_vector_column column = {.values = values, .dimension = DIMENSION};
+        vecdb_batch batch = {
+            .size = sizeof batch, .n_rows = ASIDE_ROWS, .integer_keys = keys, .vectors = &column, .n_vectors = 1};
+        if (!(status = vecdb_collection_create(db, a, &field, 1, VECDB_IF_MISSING, &collection, &err)))
+            status = vecdb_write(collection, &batch, &err);
+    } else if (dice < 4) {
+        status = vecdb_collection_rename(db, a, b, &err);
+    } else if (dice < 6) {
+        status = vecdb_collection_drop(db, b, &err);
+    } else if (dice < 8) {
+        status = vecdb_snapshot_create(db, a, &err);
+    } else if (dice < 10) {
+        status = vecdb_snapshot_drop(db, a, &err);
+    } else {
+        char catalog[540];
+        snprintf(catalog, sizeof catalog, "%s/catalog.sqlite",
+                 backup); /* first, so that none is left with a part of it */
+        unlink(catalog);
+        remove_database(backup);
+        status = vecdb_backup(db, backup, NULL, &err);
+    }
+    if (status && (dice >= 10 || (status != VECDB_EXISTS && status != VECDB_NOT_FOUND)))
+        FAIL("aside, %u: %s: %s", (unsigned)dice, vecdb_status_name(status), err.message);
+}
+
 /* Until it is killed, or `stop` can be read from. Groups first_group .. + N_GROUPS - 1 are its own. */
 static void write_for_ever(const char *path, int fd, int stop, uint32_t first_group, uint32_t version, uint64_t seed)
 {
@@ -100,6 +145,8 @@ static void write_for_ever(const char *path, int fd, int stop, uint32_t first_gr
             if (status && status != VECDB_BUSY) /* the other writer may be at it */
                 FAIL("compact: %s: %s", vecdb_status_name(status), err.message);
         }
+        if (vdb_random_below(&random, 5) == 0)
+            do_aside(db, path, first_group, version, vdb_random_below(&random, 11));
         if (vecdb_background_error(db, &err))
             FAIL("in the background: %s", err.message);
     }
@@ -194,6 +241,103 @@ static void compare(struct ledger *ledger, const struct census *census, int busy
             ledger->is_pending[writer] = false;
 }
 
+/* What do_aside() has left: ten records or none, of one version; snapshots of whole groups; a backup that is a
+ * database, or cannot be opened. */
+static void verify_collection(vecdb *db, const char *name)
+{
+    vecdb_error err = VECDB_ERROR_INIT;
+    vecdb_collection *collection;
+    vecdb_results *results;
+    vecdb_key keys[ASIDE_ROWS];
+    uint32_t version = 0, n_found = 0;
+    for (uint32_t row = 0; row < ASIDE_ROWS; row++)
+        keys[row] = vecdb_key_int(row);
+    int status = vecdb_collection_open(db, name, &collection, &err);
+    if (!status)
+        status = vecdb_get(collection, keys, ASIDE_ROWS, VECDB_VECTORS, &results, &err);
+    if (status == VECDB_NOT_FOUND)
+        return;
+    CHECK_OK(err, status);
+    for (uint32_t row = 0; row < ASIDE_ROWS; row++) {
+        const float *vector = vecdb_result_vector(results, row, NULL, NULL, NULL);
+        if (!vector)
+            continue;
+        uint32_t found = version_of_vector(row, vector, DIMENSION);
+        if (n_found++ && found != version)
+            FAIL("\"%s\" has records of versions %u and %u", name, version, found);
+        version = found;
+    }
+    if (n_found && n_found != ASIDE_ROWS)
+        FAIL("\"%s\" has %u of %u records", name, n_found, ASIDE_ROWS);
+    vecdb_results_free(results);
+}
+
+static void verify_copy(const char *path, const char *snapshot, bool must_open)
+{
+    static struct census census;
+    vecdb_error err = VECDB_ERROR_INIT;
+    vecdb_options options = {.size = sizeof options,
+                             .mode = snapshot ? VECDB_OPEN_READONLY : VECDB_OPEN_EXISTING,
+                             .threads = VECDB_THREADS_NONE,
+                             .snapshot = snapshot};
+    vecdb_collection *collection;
+    vecdb *db;
+    int status = vecdb_open(path, &options, &db, &err);
+    if (status && !must_open)
+        return;
+    CHECK_OK(err, status);
+    CHECK_OK(err, vecdb_collection_open(db, "groups", &collection, &err));
+    CHECK_OK(err, take_census(collection, &census, &err));
+    if (!snapshot)
+        check_database(db, "a backup");
+    vecdb_close(db);
+}
+
+struct snapshot_names {
+    char names[4][32];
+    size_t n;
+};
+
+static int note_snapshot(void *context, const vecdb_snapshot_info *info)
+{
+    struct snapshot_names *names = context;
+    CHECK(names->n < 4);
+    snprintf(names->names[names->n++], sizeof names->names[0], "%s", info->name);
+    return 0;
+}
+
+static void verify_aside(vecdb *db, const char *path, int busy)
+{
+    vecdb_error err = VECDB_ERROR_INIT;
+    struct snapshot_names snapshots = {.n = 0};
+    CHECK_OK(err, vecdb_snapshots(db, note_snapshot, &snapshots, &err));
+    for (size_t i = 0; i < snapshots.n; i++) /* one that still writes may drop its own */
+        verify_copy(path, snapshots.names[i], busy < 0);
+    for (uint32_t writer = 0; writer < 2; writer++) {
+        char name[512];
+        snprintf(name, sizeof name, "aside %u", writer * N_GROUPS);
+        verify_collection(db, name);
+        snprintf(name, sizeof name, "renamed %u", writer * N_GROUPS);
+        verify_collection(db, name);
+        snprintf(name, sizeof name, "%s.backup-%u", path, writer * N_GROUPS);
+        if (busy != (int)writer)
+            verify_copy(name, NULL, false);
+    }
+}
+
+static void drop_aside(vecdb *db)
+{
+    vecdb_error ignored = VECDB_ERROR_INIT;
+    for (uint32_t writer = 0; writer < 2; writer++) {
+        char name[32];
+        snprintf(name, sizeof name, "aside %u", writer * N_GROUPS);
+        vecdb_collection_drop(db, name, &ignored);
+        vecdb_snapshot_drop(db, name, &ignored);
+        snprintf(name, sizeof name, "renamed %u", writer * N_GROUPS);
+        vecdb_collection_drop(db, name, &ignored);
+    }
+}
+
 static void verify(const char *path, struct ledger *ledger, int busy, unsigned round)
 {
     static struct census census;
@@ -207,6 +351,7 @@ static void verify(const char *path, struct ledger *ledger, int busy, unsigned r
         CHECK_OK(err, take_census(collection, &census, &err));
         compare(ledger, &census, busy, round);
         check_database(db, when);
+        verify_aside(db, path, busy);
     } else if (status != VECDB_NOT_FOUND || ledger->n_done) { /* killed before it was made */
         FAIL("round %u: %s", round, err.message);
     }
@@ -303,13 +448,14 @@ static void stop_reader(pid_t child, int stop)
         FAIL("the reader ended with status %x", (unsigned)status);
 }
 
-/* 6: after a compaction the vector files hold little more than what is alive. */
+/* 7: after a compaction the vector files hold little more than what is alive. */
 static void check_no_debris(const char *path, const struct ledger *ledger)
 {
     vecdb_error err = VECDB_ERROR_INIT;
     struct file_sum sum = {0, 0};
     uint64_t n_live = 0;
     vecdb *db = open_database(path, VECDB_OPEN_EXISTING, VECDB_THREADS_NONE);
+    drop_aside(db);
     CHECK_OK(err, vecdb_compact(db, NULL, &err));
     vecdb_close(db);
     for (uint32_t group = 0; group < MOST_GROUPS; group++)
