@@ -551,7 +551,9 @@ typedef void (*vecdb_problem_fn)(void *context, const vecdb_problem *problem);
 
 /* Read every byte and compare it with its checksum, and every table with what it refers to.
  * Returns OK when the check itself could be done; *n_problems tells what it found, `each` (may
- * be NULL) is told of every one. Changes nothing. */
+ * be NULL) is told of every one: which file, what it means, and which records are affected where that can
+ * be told. Named snapshots are checked too. Changes nothing of what is stored; a handle that may write copies
+ * the catalog's log into its main file first. */
 VECDB_API int vecdb_check(vecdb *db, const vecdb_work *work, vecdb_problem_fn each, void *context,
                           uint64_t *n_problems, vecdb_error *error);
 

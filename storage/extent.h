@@ -78,8 +78,9 @@ void vdb_extent_writer_free(struct vdb_extent_writer *writer); /* also after a f
 struct vdb_extent;
 
 /* Open an extent: check the file's header (of this database, of this store), read and check the footer
- * (CORRUPT names the file and what is wrong) and map its bytes, or keep the file for reading where maps are not to be had. Keeps `cache` for decoded pages
- * and pages that were read; borrows `file` for its own life. Counted: begins with one reference. */
+ * (CORRUPT names the file and what is wrong) and map its bytes, or keep the file for reading where maps are
+ * not to be had. Keeps `cache` for decoded pages and pages that were read; borrows `file` for its own life.
+ * Counted: begins with one reference. */
 int vdb_extent_open(struct vdb_memory *memory, struct vdb_cache *cache, struct vdb_file *file,
                     const unsigned char uuid[16], uint64_t store, int type, uint32_t dimension,
                     const struct vdb_extent_ref *ref, struct vdb_extent **extent, vecdb_error *err);

@@ -401,8 +401,8 @@ TEST(a_footer_or_page_that_is_intact_but_not_the_committed_one_is_refused)
     CHECK_FAILS(err, VECDB_CORRUPT, "not those of the catalog",
                 vdb_extent_open(&f.memory, f.cache, f.file, uuid, STORE, f.type, 64, &other, &extent, &err));
     CHECK_FAILS(err, VECDB_CORRUPT, "another database",
-                vdb_extent_open(&f.memory, f.cache, f.file, (const unsigned char *)"fedcba9876543210", STORE, f.type, 64,
-                                &f.ref, &extent, &err));
+                vdb_extent_open(&f.memory, f.cache, f.file, (const unsigned char *)"fedcba9876543210", STORE, f.type,
+                                64, &f.ref, &extent, &err));
     CHECK_FAILS(err, VECDB_CORRUPT, "type or dimension",
                 vdb_extent_open(&f.memory, f.cache, f.file, uuid, STORE, f.type, 63, &f.ref, &extent, &err));
     /* A lost write: page 1 in the place of page 0 of the same length. */
