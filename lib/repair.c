@@ -365,11 +365,12 @@ static int heal_state(struct vdb_repair *repair, const struct state_facts *facts
     const struct vdb_repair_truth *truth = repair->truth;
     char *state = vdb_path_join(&repair->memory, repair->path, "state"), *kept = NULL;
     uint64_t sequence = truth->sequence;
-    bool is_older = state_counts(repair, facts);
+    bool is_older = state_counts(repair, facts), is_moved = false;
+    vecdb_error ignored;
     int status = state ? VECDB_OK : vdb_fail_memory(err, strlen(repair->path));
     if (!status && !facts->is_missing)
-        status = rename_to_free(repair, state, "/state-damaged-", &kept, err);
-    if (!status && !facts->is_missing)
+        is_moved = !(status = rename_to_free(repair, state, "/state-damaged-", &kept, err));
+    if (is_moved)
         status = repair->vfs->sync_directory(repair->vfs, repair->path, err);
     release(repair);
     close_salvage(repair);
@@ -379,12 +380,10 @@ static int heal_state(struct vdb_repair *repair, const struct state_facts *facts
     vecdb_close(db);
     if (!status)
         status = check_database(repair, repair->path, is_whole, err);
-    if (!status && !*is_whole && kept) { /* it will be kept as it was */
-        status = repair->vfs->remove(repair->vfs, state, err);
-        if (!status)
-            status = repair->vfs->rename(repair->vfs, kept, state, err);
-    } else if (status || !*is_whole) {
-        /* nothing to tell yet */
+    if (status || !*is_whole) {
+        /* Nothing to tell yet. It is kept as it was: what it knows of lost commits is not known elsewhere. */
+        if (is_moved && !repair->vfs->remove(repair->vfs, state, &ignored))
+            repair->vfs->rename(repair->vfs, kept, state, &ignored);
     } else if (is_older) {
         vdb_repair_tell(repair, VECDB_PROBLEM_LOST, "catalog.sqlite", NULL,
                         "commits %llu to %llu are lost: the catalog is whole, but older than what was acknowledged",
@@ -548,8 +547,7 @@ static int build(struct vdb_repair *repair, const struct state_facts *facts, vec
     if (!status)
         status = check_database(repair, repair->building, &is_whole, err);
     if (!status && !is_whole)
-        status =
-            vdb_fail(err, VECDB_IO, "the database that was made of %s does not pass its check", repair->path);
+        status = vdb_fail(err, VECDB_IO, "the database that was made of %s does not pass its check", repair->path);
     if (!status)
         status = repair->vfs->sync_directory(repair->vfs, repair->building, err);
     return status;

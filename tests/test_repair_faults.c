@@ -73,6 +73,8 @@ static void check_unchanged(const char *what, const struct kept_files *kept)
     keep_files(directory(), &now);
     for (size_t i = 0; i < kept->n; i++) {
         const struct kept_file *is = kept_file(&now, kept->files[i].name);
+        if (is_nothing(&kept->files[i]))
+            continue;
         if (!is || is->n_bytes != kept->files[i].n_bytes || memcmp(is->bytes, kept->files[i].bytes, is->n_bytes))
             FAIL("%s: %s was changed", what, kept->files[i].name);
     }
@@ -164,6 +166,30 @@ TEST(an_operation_that_fails_leaves_the_database_as_it_was)
         }
     }
     CHECK(n_failed > 10);
+}
+
+TEST(a_state_that_cannot_be_made_anew_stays_as_it_is)
+{
+    static struct kept_files kept;
+    make_database(false, &kept);
+    file_of(&kept, "state")->bytes[20] ^= 4;
+    for (long n = 0;; n += 3) {
+        vecdb_error err = VECDB_ERROR_INIT;
+        struct fault fault = {.left = n, .os_error = EIO, .only_once = true};
+        struct vdb_io_hook hook = {fail_later, &fault};
+        vecdb_options options = {.size = sizeof options, .threads = VECDB_THREADS_NONE};
+        struct told told = {0};
+        restore_files(directory(), &kept);
+        int status = vdb_database_repair(directory(), &options, &hook, NULL, note_problem, &told, NULL, &err);
+        remove_database(beside(".damaged-1"));
+        if (!fault.happened) {
+            CHECK_INT(status, VECDB_OK);
+            break;
+        }
+        check_sentence("a failing operation", status, &err);
+        if (status)
+            check_unchanged("a failing operation", &kept);
+    }
 }
 
 TEST(an_allocation_that_fails_leaves_the_database_as_it_was)
