@@ -245,14 +245,38 @@ static int file_truncate(sqlite3_file *self, sqlite3_int64 size)
     return rc ? rc : file->inner->pMethods->xTruncate(file->inner, size);
 }
 
+/* What a sync that failed left in the system's memory is taken for clean: the next sync would say that it is durable.
+ * Commits without full durability may be in it, and a later one with it relies on their frames. So all is written
+ * again; writers and checkpoints hold the gate. */
+static int write_again(struct checked_file *file)
+{
+    sqlite3_file *inner = file->inner;
+    enum { PIECE = 1 << 16 };
+    sqlite3_int64 size, at = 0;
+    unsigned char *piece = vdb_alloc(file->checked->memory, PIECE);
+    int rc = piece ? inner->pMethods->xFileSize(inner, &size) : SQLITE_IOERR_NOMEM;
+    for (int n; !rc && at < size; at += n) {
+        n = size - at < PIECE ? (int)(size - at) : PIECE;
+        rc = inner->pMethods->xRead(inner, piece, n, at);
+        if (!rc)
+            rc = inner->pMethods->xWrite(inner, piece, n, at);
+    }
+    vdb_free(file->checked->memory, piece);
+    return rc;
+}
+
 static int file_sync(sqlite3_file *self, int flags)
 {
     struct checked_file *file = checked_of(self);
     int rc = vdb_checked_fault(file->checked, VDB_IO_SYNC, file->name, SQLITE_IOERR_FSYNC);
     if (!rc && file->mark_failed)
         rc = file->fault;
+    if (!rc && file->kind == FILE_WAL && atomic_load(&file->checked->wal_is_doubtful))
+        rc = write_again(file);
     if (!rc)
         rc = file->inner->pMethods->xSync(file->inner, flags);
+    if (file->kind == FILE_WAL)
+        atomic_store(&file->checked->wal_is_doubtful, rc != SQLITE_OK);
     if (!rc && file->in_checkpoint) {
         /* Complete: SQLite syncs the main file when all frames are copied, then forgets the WAL. */
         int status = vdb_state_clear_mark(file->checked->state, NULL);
@@ -263,11 +287,18 @@ static int file_sync(sqlite3_file *self, int flags)
     return rc;
 }
 
+/* A writer that was killed before its first frame leaves a WAL that is a header and nothing else. A reader that makes
+ * an index of its own does not take the salts of such a one, compares them with the file's all the same, and tries
+ * again until it gives up with SQLITE_PROTOCOL. To it an empty WAL is the same, and is understood. */
 static int file_size(sqlite3_file *self, sqlite3_int64 *size)
 {
     struct checked_file *file = checked_of(self);
     int rc = vdb_checked_fault(file->checked, VDB_IO_SIZE, file->name, SQLITE_IOERR_FSTAT);
-    return rc ? rc : file->inner->pMethods->xFileSize(file->inner, size);
+    if (!rc)
+        rc = file->inner->pMethods->xFileSize(file->inner, size);
+    if (!rc && file->kind == FILE_WAL && file->checked->readonly && *size == WAL_HEADER_BYTES)
+        *size = 0;
+    return rc;
 }
 
 static int file_lock(sqlite3_file *self, int level)
