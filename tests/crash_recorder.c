@@ -43,6 +43,7 @@ static struct {
     char root[512];
     struct crash_tree tree;
     uint32_t node_of_fd[MOST_FDS]; /* plus 1; 0: not ours */
+    bool owes_failure[MOST_FDS];   /* a sync of its file has failed for another: Linux tells each once */
     struct watched watched[MOST_WATCHED];
     size_t n_watched;
     unsigned syncs_to_go, n_failed;
@@ -182,6 +183,8 @@ static int record_open(const char *path, int flags, mode_t mode)
             note_truncate(place.node, 0);
         if (fd < MOST_FDS)
             recorder.node_of_fd[fd] = place.is_ours ? place.node + 1 : 0;
+        if (fd < MOST_FDS)
+            recorder.owes_failure[fd] = false;
     }
     unlock(locked);
     return fd;
@@ -285,7 +288,11 @@ static int record_sync(int fd)
     int result = 0;
     if (locked && node_of(fd) != CRASH_NO_NODE) {
         look_at_maps();
-        bool fails = recorder.syncs_to_go && !--recorder.syncs_to_go;
+        bool fails_first = recorder.syncs_to_go && !--recorder.syncs_to_go;
+        bool fails = fails_first || recorder.owes_failure[fd];
+        for (int other = 0; fails_first && other < MOST_FDS; other++)
+            recorder.owes_failure[other] |= recorder.node_of_fd[other] == recorder.node_of_fd[fd];
+        recorder.owes_failure[fd] = false;
         crash_journal_add(recorder.journal, fails ? CRASH_SYNC_FAILED : CRASH_SYNC)->node = node_of(fd);
         recorder.n_failed += fails;
         result = fails ? -1 : 0;
@@ -510,6 +517,7 @@ void crash_record_begin(const char *root, struct crash_journal *journal)
 {
     crash_journal_init(journal);
     memset(recorder.node_of_fd, 0, sizeof recorder.node_of_fd);
+    memset(recorder.owes_failure, 0, sizeof recorder.owes_failure);
     recorder.n_watched = 0;
     recorder.syncs_to_go = recorder.n_failed = 0;
     crash_tree_release(&recorder.tree);
