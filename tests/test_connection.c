@@ -357,6 +357,33 @@ TEST(a_readonly_open_changes_no_file)
     }
 }
 
+TEST(a_log_that_is_only_a_header_is_in_no_readers_way)
+{
+    vecdb_error err = VECDB_ERROR_INIT;
+    struct vdb_catalog_options options = options_for(test_directory());
+    struct vdb_catalog *catalog = open_catalog(test_directory());
+    unsigned char header[32];
+    CHECK_OK(err, commit_rows(catalog, 1, 10, 20, 0, &err));
+    int log = open(test_path("catalog.sqlite-wal"), O_RDONLY);
+    CHECK_INT(read(log, header, sizeof header), (int)sizeof header);
+    close(log);
+    vdb_catalog_close(catalog);
+    /* What a writer leaves that is killed between the header and the first frame; its -shm file is still there. */
+    log = open(test_path("catalog.sqlite-wal"), O_WRONLY | O_CREAT | O_TRUNC, 0666);
+    CHECK_INT(write(log, header, sizeof header), (int)sizeof header);
+    close(log);
+    close(open(test_path("catalog.sqlite-shm"), O_WRONLY | O_CREAT, 0666));
+    options.readonly = true;
+    CHECK_OK(err, vdb_catalog_open(&options, &catalog, &err));
+    CHECK_SIZE(rows_of(catalog), 10);
+    struct vdb_catalog *writer = open_catalog(test_directory());
+    CHECK_OK(err, commit_rows(writer, 11, 5, 20, 0, &err));
+    CHECK_SIZE(rows_of(catalog), 15);
+    vdb_catalog_close(writer);
+    CHECK_SIZE(rows_of(catalog), 15);
+    vdb_catalog_close(catalog);
+}
+
 TEST(a_child_of_a_fork_opens_anew_while_the_parent_goes_on)
 {
     vecdb_error err = VECDB_ERROR_INIT;
