@@ -381,9 +381,13 @@ static int heal_state(struct vdb_repair *repair, const struct state_facts *facts
     if (!status)
         status = check_database(repair, repair->path, is_whole, err);
     if (status || !*is_whole) {
-        /* Nothing to tell yet. It is kept as it was: what it knows of lost commits is not known elsewhere. */
-        if (is_moved && !repair->vfs->remove(repair->vfs, state, &ignored))
+        /* Nothing to tell yet. It is kept as it was: what it knows of lost commits is not known elsewhere. But a file
+         * that somebody has opened meanwhile carries his locks, and stays. */
+        int taken = is_moved ? vdb_state_seize(state, &repair->seized, status ? &ignored : err) : VECDB_OK;
+        if (is_moved && !taken && !repair->vfs->remove(repair->vfs, state, &ignored))
             repair->vfs->rename(repair->vfs, kept, state, &ignored);
+        release(repair);
+        status = status ? status : taken;
     } else if (is_older) {
         vdb_repair_tell(repair, VECDB_PROBLEM_LOST, "catalog.sqlite", NULL,
                         "commits %llu to %llu are lost: the catalog is whole, but older than what was acknowledged",
