@@ -241,6 +241,19 @@ static int find_file(struct scrubbed_file *file, vecdb_error *err)
     }
 }
 
+/* Zeros behind the extent, up to where another may begin. */
+static int check_padding(struct vdb_file *file, const struct vdb_extent_ref *ref, vecdb_error *err)
+{
+    uint64_t end = ref->offset + ref->length;
+    bool is_zero;
+    int status = vdb_file_is_zero(file, end, (end + VDB_PAGE_ALIGN - 1) / VDB_PAGE_ALIGN * VDB_PAGE_ALIGN, &is_zero,
+                                  err);
+    if (!status && !is_zero)
+        status = vdb_fail(err, VECDB_CORRUPT, "%s: the padding behind byte %llu is damaged", vdb_path_tail(file->path),
+                          (unsigned long long)end);
+    return status;
+}
+
 static bool scrub_extent(struct scrubbed_file *file, const struct vdb_extent_ref *ref)
 {
     struct vdb_scrub *scrub = file->scrub;
@@ -259,6 +272,7 @@ static bool scrub_extent(struct scrubbed_file *file, const struct vdb_extent_ref
     if (status)
         return spend(scrub, VDB_FILE_HEADER_BYTES);
     judge(scrub, vdb_inspection_gaps(inspection, &err), &err);
+    judge(scrub, check_padding(file->file, ref, &err), &err);
     uint64_t n_paged = 0;
     bool goes_on = true;
     for (uint32_t i = 0; i < ref->n_pages && goes_on; i++) {

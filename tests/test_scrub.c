@@ -121,7 +121,7 @@ TEST(a_flipped_bit_in_each_kind_of_file_is_found_and_named)
     CHECK(vectors);
     check_found("vectors-1-1", 200, "page 0");
     check_found("vectors-1-1", 20, "header");
-    check_found("vectors-1-1", vectors->n_bytes - 20, "footer");
+    check_found("vectors-1-1", vectors->n_bytes - 84, "footer"); /* there may be 32 zeros behind it */
     check_found("vectors-1-1", 64 + 128 + 150 * 64 + 40, "between the pages"); /* the old footer */
     check_found("catalog.sqlite", 4096 * 2 + 500, "page 3");
     check_found("catalog.sqlite-wal", 32 + 24 + 300, "of");
