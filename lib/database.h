@@ -167,9 +167,9 @@ int vdb_append_secure(vecdb *db, uint64_t sequence, bool *is_secure, vecdb_error
 /* Remove vector files that no commit names. Between begin and end. */
 int vdb_append_sweep(vecdb *db, vecdb_error *err);
 
-/* Rows on their way into an extent of a field, with slots of `store`. With `may_grow` the extent grows from the field's last
- * one where that keeps the invariants of extent.h. The file of generation `except` (0: none) is not
- * appended to. Call inside a transaction (reading or writing). */
+/* Rows on their way into an extent of a field, with slots of `store`. With `may_grow` the extent grows from the
+ * field's last one where that keeps the invariants of extent.h. The file of generation `except` (0: none) is
+ * not appended to. Call inside a transaction (reading or writing). */
 struct vdb_append {
     struct vdb_file *file;
     struct vdb_extent_writer *writer;

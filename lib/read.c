@@ -169,8 +169,8 @@ int vecdb_scan_next(vecdb_scan *scan, vecdb_results **out, vecdb_error *err)
         return status;
     struct target target = {results, 0, err};
     if (n)
-        status = vdb_records_scan(scan->c, scan->view->row.store, scan->has_after ? &scan->after : NULL, scan->columns, n,
-                                  fill_next, &target, err);
+        status = vdb_records_scan(scan->c, scan->view->row.store, scan->has_after ? &scan->after : NULL, scan->columns,
+                                  n, fill_next, &target, err);
     results->n_items = results->first[1] = target.n;
     results->stats.sequence = scan->sequence;
     if (!status && scan->columns & VECDB_VECTORS)

@@ -40,7 +40,8 @@ static int hear(void *context, const struct vdb_change *change)
 {
     struct news *news = context;
     news->any = true;
-    news->schema |= change->kind == VDB_CHANGE_SCHEMA;
+    /* Of a kind that is not known, as a later version may write: all is read anew. */
+    news->schema |= change->kind != VDB_CHANGE_ROWS && change->kind != VDB_CHANGE_EXTENTS;
     news->rearranged |= change->kind == VDB_CHANGE_EXTENTS;
     if (change->n_slots) {
         struct range *ranges =
@@ -197,7 +198,8 @@ static int open_segment(struct segment_loader *loader, const struct vdb_extent_r
                           (unsigned long long)field->id, (unsigned long long)row->generation, field->name);
     else if (!status)
         status = vdb_extent_open(&db->memory, db->cache, segment->file->file, vdb_catalog_uuid(db->catalog),
-                                 loader->store, field->type, field->dimension, &row->ref, &segment->extent, loader->err);
+                                 loader->store, field->type, field->dimension, &row->ref, &segment->extent,
+                                 loader->err);
     if (status) {
         vdb_vector_file_put(segment->file);
         vdb_free(&db->memory, segment);
@@ -275,8 +277,9 @@ static int share_field(struct vdb_memory *memory, struct vdb_view_field *field, 
 
 /* ------------------------------------------------------------------ dead slots */
 
-static int read_dead(vecdb_collection *collection, struct vdb_connection *c, uint64_t store, const struct vdb_shared_slots *base,
-                     const struct news *news, struct vdb_shared_slots **out, vecdb_error *err)
+static int read_dead(vecdb_collection *collection, struct vdb_connection *c, uint64_t store,
+                     const struct vdb_shared_slots *base, const struct news *news, struct vdb_shared_slots **out,
+                     vecdb_error *err)
 {
     struct vdb_memory *memory = &collection->db->memory;
     struct vdb_shared_slots *shared = vdb_alloc_zero(memory, sizeof *shared);

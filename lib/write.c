@@ -4,9 +4,10 @@
  *
  * A write has two halves. Outside of all locks, every record is checked and its vectors are brought
  * into the fields' types (struct vdb_batch), by a view that may be some commits old: no SQL runs. Inside the
- * transaction, metadata is parsed, slots are given out, keys looked up, rows written. Vectors go to the tail; or, when there are many of them and this process can be the
- * maintainer, at once into an extent that is synced before the commit, which spares writing them
- * three times (WAL, catalog, page) and is done by another thread, beside the rows of the catalog.
+ * transaction, metadata is parsed, slots are given out, keys looked up, rows written. Vectors go to the
+ * tail; or, when there are many of them and this process can be the maintainer, at once into an extent that
+ * is synced before the commit, which spares writing them three times (WAL, catalog, page) and is done by
+ * another thread, beside the rows of the catalog.
  *
  * Slots of one write are consecutive, in the order of its records. Of two records with one key in a
  * put, the later kills the earlier, as two puts would.
@@ -166,8 +167,8 @@ static int write_bulk(struct vdb_batch *batch, struct vdb_connection *c, uint32_
     int status = VECDB_OK;
     for (size_t f = 0; f < n_fields && !status; f++)
         if (batch->columns[f].n_rows)
-            status = vdb_append_open(db, c, &batch->columns[f].field->row, batch->store, first_slot + batch->columns[f].record[0],
-                                     true, 0, &batch->appends[f], err);
+            status = vdb_append_open(db, c, &batch->columns[f].field->row, batch->store,
+                                     first_slot + batch->columns[f].record[0], true, 0, &batch->appends[f], err);
     if (!status) {
         vdb_pool_run(db->pool, 2, 2, run_part, &parts);
         int failed = parts.status[1] ? 1 : 0; /* what is wrong with a record comes first */
@@ -303,7 +304,8 @@ static int write_records(vecdb_collection *collection, const vecdb_record *recor
         if (status != STALE && status != NEEDS_SLOTS)
             break;
         if (attempt == 100)
-            return vdb_fail(err, VECDB_BUSY, "the fields or the slots of the collection are being changed all the time");
+            return vdb_fail(err, VECDB_BUSY,
+                            "the fields or the slots of the collection are being changed all the time");
     }
     if (!status)
         vdb_maintain_inline(db);

@@ -25,8 +25,8 @@ FILES = (
     r"(?:vfs|inner)->(?:open|size|read|read_many|write|sync|map|remove|kind|make_directory|sync_directory|"
     r"remove_directory|link|rename|list)"
     r"|vdb_lock_file_(?:open|set|test)"
-    r"|(?<![\w>.])(?:open|openat|pread|pwrite|fsync|fdatasync|ftruncate|fstat|stat|lstat|unlink|rmdir|mkdir|link|rename|"
-    r"renameat2|opendir|readdir|mmap|realpath|readlink|fchmod|fchown)"
+    r"|(?<![\w>.])(?:open|openat|pread|pwrite|fsync|fdatasync|ftruncate|fstat|stat|lstat|unlink|rmdir|mkdir|link|"
+    r"rename|renameat2|opendir|readdir|mmap|realpath|readlink|fchmod|fchown)"
 )
 SQLITE = r"sqlite3_(?:open_v2|prepare_v2|step|exec|backup_init|backup_step|wal_checkpoint_v2|deserialize|serialize)"
 KINDS = {"memory": MEMORY, "files": FILES, "SQLite": SQLITE}
@@ -72,8 +72,9 @@ def find_sites():
         for kind, pattern in KINDS.items():
             for match in re.finditer(rf"(?<![\w])(?:{pattern})\s*\(", text):
                 line_start = text.rfind("\n", 0, match.start()) + 1
-                if match.start() == line_start or re.match(r"^(?:static )?[a-z_]+[ *]+(?:\w+ )?\**$", text[line_start:match.start()]) \
-                        and not re.match(r"^\s*(?:return|else)", text[line_start:match.start()]):
+                before = text[line_start:match.start()]
+                if not before or re.match(r"^(?:static )?[a-z_]+[ *]+(?:\w+ )?\**$", before) \
+                        and not re.match(r"^\s*(?:return|else)", before):
                     continue  # a definition
                 first = text.count("\n", 0, match.start()) + 1
                 last = text.count("\n", 0, end_of_call(text, match.end() - 1)) + 1

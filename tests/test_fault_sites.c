@@ -191,7 +191,8 @@ static void get_things(struct life *life)
     static const vecdb_key keys[] = {VECDB_KEY_TEXT("thing 00003"), VECDB_KEY_INT(3), VECDB_KEY_TEXT("thing 00020")};
     vecdb_results *results;
     if (!has_things(life) ||
-        !CALL(life, "get", vecdb_get(life->things, keys, 3, VECDB_METADATA | VECDB_TEXT | VECDB_VECTORS, &results, &err)))
+        !CALL(life, "get",
+              vecdb_get(life->things, keys, 3, VECDB_METADATA | VECDB_TEXT | VECDB_VECTORS, &results, &err)))
         return;
     inject_enter();
     for (size_t i = 0; i < 3; i++) /* may have no memory for the digits of a number, and is NULL then */
