@@ -292,17 +292,12 @@ static void apply_piece(const struct cut *cut, uint32_t number, const struct pie
     }
 }
 
-/* A truncation takes away the sectors whose moment is behind it: they read as zeros. */
+/* A truncation is one change of the file's length, with which all behind it is gone: what is written there later goes
+ * to new sectors. A disk on which only some of them were gone would be no file system's. */
 static void apply_truncation(const struct cut *cut, uint32_t number, const struct piece *piece, struct bytes *file)
 {
-    for (size_t at = (size_t)piece->offset; at < file->n;) {
-        size_t end = (at / SECTOR + 1) * SECTOR;
-        if (end > file->n)
-            end = file->n;
-        if (piece->moment < moment_of(cut, number, at / SECTOR))
-            memset(file->bytes + at, 0, end - at);
-        at = end;
-    }
+    if (piece->offset < file->n && piece->moment < moment_of(cut, number, (uint64_t)1 << 63))
+        memset(file->bytes + piece->offset, 0, file->n - (size_t)piece->offset);
 }
 
 /* The longest that the file has been; beyond what is durable there may lie anything, from the next sector on. */
