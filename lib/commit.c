@@ -114,6 +114,8 @@ static void run_group(vecdb *db, struct vdb_work *group)
             n_applied += apply_in_savepoint(work, &transaction, &is_lost, &error);
     }
     if (is_lost) {
+        if (!error.status) /* nobody said why; still nothing was written */
+            vdb_fail(&error, VECDB_INTERNAL, "the transaction was rolled back, and nothing says why");
         vdb_write_rollback(transaction.connection);
         fail_all(group, &error);
         return;

@@ -107,8 +107,8 @@ static void make_database(void)
     CHECK_OK(err, vecdb_put(others, &record, 1, &err));
     CHECK_OK(err, vecdb_compact(db, NULL, &err));
     for (int i = 0; i < 10; i++) {
-        char text[16];
-        snprintf(text, sizeof text, "moon-%d", i);
+        char text[32];
+        snprintf(text, sizeof text, "moon-%d", i % 100);
         vecdb_key key = vecdb_key_text(text);
         CHECK_OK(err, vecdb_delete(notes, &key, 1, NULL, &err));
     }
