@@ -21,7 +21,7 @@ PREFIX   ?= /usr/local## where install puts things
 LIBDIR   ?= $(PREFIX)/lib## libraries and pkgconfig/, below DESTDIR
 DESTDIR  ?=## put in front of PREFIX by install and uninstall
 JOBS     ?=## test programs that run at once; empty: one a processor
-FUZZ_S   ?= 60## seconds for each fuzz target of `make fuzz`
+FUZZ_S   ?= 20## seconds for each fuzz target of `make fuzz`
 BENCH    ?=## which benchmarks `make bench` runs, such as "kernels flat"; empty: all
 V        ?=## 1: print whole commands
 
