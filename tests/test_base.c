@@ -192,6 +192,90 @@ TEST(the_allocator_counts_to_the_byte_and_aligns)
     vdb_free(&memory, zeros);
 }
 
+/* A heap of so many bytes: what is asked for beyond them is refused. */
+struct small_heap {
+    struct vdb_memory plain;
+    size_t left;
+    int n_refused;
+};
+
+static size_t heap_bytes(const void *block)
+{
+    size_t size;
+    memcpy(&size, block, sizeof size);
+    return size;
+}
+
+static void *heap_allocate(void *context, size_t size)
+{
+    struct small_heap *heap = context;
+    char *block = size <= heap->left ? vdb_alloc(&heap->plain, size + 16) : NULL;
+    heap->n_refused += !block;
+    if (!block)
+        return NULL;
+    heap->left -= size;
+    memcpy(block, &size, sizeof size);
+    return block + 16;
+}
+
+static void heap_release(void *context, void *block)
+{
+    struct small_heap *heap = context;
+    if (block) {
+        heap->left += heap_bytes((char *)block - 16);
+        vdb_free(&heap->plain, (char *)block - 16);
+    }
+}
+
+static void *heap_reallocate(void *context, void *block, size_t size)
+{
+    void *bigger = heap_allocate(context, size);
+    if (bigger) {
+        size_t had = heap_bytes((char *)block - 16);
+        memcpy(bigger, block, had < size ? had : size);
+        heap_release(context, block);
+    }
+    return bigger;
+}
+
+TEST(spare_blocks_are_given_back_before_an_allocation_fails)
+{
+    enum { BIG = 1 << 20 };
+    struct small_heap heap = {.left = 4 * BIG};
+    struct vdb_memory memory;
+    vdb_memory_init(&heap.plain, NULL);
+    const vecdb_allocator allocator = {heap_allocate, heap_reallocate, heap_release, &heap};
+    vdb_memory_init(&memory, &allocator);
+    vdb_memory_keep_spare(&memory, 4 * BIG);
+    for (int round = 0; round < 2; round++) {
+        void *first = vdb_alloc(&memory, BIG), *second = vdb_alloc(&memory, BIG);
+        char *grown = vdb_alloc(&memory, 100);
+        CHECK(first && second && grown);
+        memset(grown, 7, 100);
+        vdb_free(&memory, first);
+        vdb_free(&memory, second);
+        CHECK_SIZE(memory.spare_bytes, 2 * (BIG + 16));
+        heap.n_refused = 0;
+        void *huge = NULL; /* neither fits beside the spare ones */
+        if (round)
+            grown = vdb_realloc(&memory, grown, 3 * BIG);
+        else
+            huge = vdb_alloc(&memory, 3 * BIG);
+        CHECK((round || huge) && grown && grown[99] == 7);
+        CHECK_INT(heap.n_refused, 1);
+        CHECK_SIZE(memory.spare_bytes, 0);
+        CHECK(!vdb_alloc(&memory, 3 * BIG)); /* and now there is nothing to give back */
+        CHECK_INT(heap.n_refused, 2);
+        vdb_free(&memory, huge);
+        vdb_free(&memory, grown);
+        vdb_memory_keep_spare(&memory, 0);
+        CHECK_SIZE(vdb_memory_used(&memory), 0);
+        CHECK_SIZE(heap.left, 4 * BIG);
+        vdb_memory_keep_spare(&memory, 4 * BIG);
+    }
+    CHECK_SIZE(vdb_memory_used(&heap.plain), 0);
+}
+
 TEST(sizes_that_do_not_fit_are_refused)
 {
     struct vdb_memory memory;
