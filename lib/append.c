@@ -18,6 +18,7 @@
  */
 #include "backup.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <time.h>
 
@@ -147,43 +148,65 @@ int vdb_append_sweep(vecdb *db, vecdb_error *err)
 
 /* ------------------------------------------------------------------ begin and end */
 
-/* A mutex, but no longer than wait_ms. */
-static bool lock_within(pthread_mutex_t *mutex, uint32_t wait_ms)
+/* Who appends is noted under a mutex, not told by a mutex that is held: a wait for a condition can be by the
+ * monotonic clock everywhere, and tools that watch threads know it. That of the wall may be set back, and the wait be
+ * as much longer. */
+static bool take_turn(vecdb *db, uint32_t wait_ms)
 {
-    struct timespec until;
-    clock_gettime(CLOCK_REALTIME, &until);
-    until.tv_sec += wait_ms / 1000;
-    until.tv_nsec += (long)(wait_ms % 1000) * 1000000;
-    if (until.tv_nsec >= 1000000000) {
-        until.tv_sec++;
-        until.tv_nsec -= 1000000000;
-    }
-    return !pthread_mutex_timedlock(mutex, &until);
+    uint64_t until_ns = vdb_now_ns() + (uint64_t)wait_ms * 1000000;
+    struct timespec until = {(time_t)(until_ns / 1000000000), (long)(until_ns % 1000000000)};
+    pthread_mutex_lock(&db->append_lock);
+    while (db->is_appending && pthread_cond_timedwait(&db->append_ends, &db->append_lock, &until) != ETIMEDOUT)
+        continue;
+    bool is_ours = !db->is_appending;
+    db->is_appending = true;
+    pthread_mutex_unlock(&db->append_lock);
+    return is_ours;
 }
 
-bool vdb_append_begin(vecdb *db, uint32_t wait_ms)
+static void end_turn(vecdb *db)
 {
-    if (!lock_within(&db->append_lock, wait_ms))
-        return false;
-    if (!vdb_state_try_maintainer(db->state)) {
-        pthread_mutex_unlock(&db->append_lock);
-        return false;
+    pthread_mutex_lock(&db->append_lock);
+    db->is_appending = false;
+    pthread_cond_signal(&db->append_ends);
+    pthread_mutex_unlock(&db->append_lock);
+}
+
+static int fail_held(vecdb *db, vecdb_error *err)
+{
+    return vdb_fail(err, VECDB_BUSY, "%s: vectors are being packed or compacted just now, maybe by another process; "
+                    "try again later", db->path);
+}
+
+int vdb_append_begin(vecdb *db, uint32_t wait_ms, vecdb_error *err)
+{
+    vecdb_error own = VECDB_ERROR_INIT;
+    if (!take_turn(db, wait_ms))
+        return fail_held(db, err);
+    int status = vdb_state_try_maintainer(db->state, &own);
+    if (status) {
+        end_turn(db);
+        if (status == VECDB_BUSY)
+            return fail_held(db, err);
+        vdb_maintain_failed(db, &own);
+        if (err)
+            *err = own;
+        return status;
     }
     if (!db->has_swept) {
-        vecdb_error err = VECDB_ERROR_INIT;
-        if (vdb_append_sweep(db, &err))
-            vdb_database_log(db, VECDB_LOG_WARNING, "%s: debris was not removed: %s", db->path, err.message);
+        if (vdb_append_sweep(db, &own))
+            vdb_database_log(db, VECDB_LOG_WARNING, "%s: debris was not removed: %s", db->path, own.message);
         db->has_swept = true;
     }
     atomic_store(&db->is_maintainer, true);
-    return true;
+    return VECDB_OK;
 }
 
 void vdb_append_end(vecdb *db)
 {
     atomic_store(&db->is_maintainer, false);
     vdb_state_release_maintainer(db->state);
-    pthread_mutex_unlock(&db->append_lock);
+    end_turn(db);
 }
 
 /* ------------------------------------------------------------------ where to append */

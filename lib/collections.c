@@ -244,7 +244,7 @@ static int apply_drop(void *context, struct vdb_transaction *transaction, vecdb_
 static void sweep_files(vecdb *db)
 {
     vecdb_error ignored;
-    if (!vdb_append_begin(db, VDB_APPEND_WRITE_MS)) {
+    if (vdb_append_begin(db, VDB_APPEND_WRITE_MS, NULL)) {
         atomic_store(&db->has_swept, false);
         return;
     }

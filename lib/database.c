@@ -310,6 +310,7 @@ static void free_database(vecdb *db)
     vdb_commit_release(&db->queue);
     pthread_mutex_destroy(&db->lock);
     pthread_mutex_destroy(&db->append_lock);
+    pthread_cond_destroy(&db->append_ends);
     pthread_mutex_destroy(&db->worker_lock);
     pthread_cond_destroy(&db->worker_wakes);
     vdb_free(&db->memory, db->abandoned);
@@ -350,6 +351,11 @@ int vdb_database_open(const char *path, const vecdb_options *options, const stru
     db->kernels = vdb_kernels_choose(NULL);
     pthread_mutex_init(&db->lock, NULL);
     pthread_mutex_init(&db->append_lock, NULL);
+    pthread_condattr_t monotonic;
+    pthread_condattr_init(&monotonic);
+    pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
+    pthread_cond_init(&db->append_ends, &monotonic);
+    pthread_condattr_destroy(&monotonic);
     pthread_mutex_init(&db->worker_lock, NULL);
     pthread_cond_init(&db->worker_wakes, NULL);
     vdb_commit_init(&db->queue);

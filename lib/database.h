@@ -11,8 +11,8 @@
  *              '- fields     segments (opened extents), then pieces of the tail
  *
  * LOCKS, in the order in which they may be taken
- *   1. append_lock        who appends to vector files (packing, compaction, bulk writes); held across
- *                         a commit, so it comes before
+ *   1. is_appending       who appends to vector files (packing, compaction, bulk writes); kept across
+ *                         a commit, so it comes before. append_lock guards it, for a few instructions
  *   2. the commit queue   the leader of a group holds the gate of `state`
  *      worker_lock        what the worker is told; nothing is taken under it
  *   3. refresh_lock       of a collection: its view is being advanced
@@ -94,6 +94,8 @@ struct vecdb {
     struct vdb_commit_queue queue;
 
     pthread_mutex_t append_lock;
+    pthread_cond_t append_ends; /* waits by the monotonic clock */
+    bool is_appending;
     _Atomic bool is_maintainer; /* between begin and end */
     _Atomic bool has_swept;     /* debris was removed, and none is known to have come since */
     _Atomic uint64_t vector_bytes_written, vector_bytes_rewritten; /* for vecdb_stats */
@@ -152,12 +154,13 @@ void vdb_vector_file_put(struct vdb_vector_file *file);
 
 /* ------------------------------------------------------------------ append.c */
 
-/* Append to vector files: only the maintainer may. begin takes append_lock, for which it waits, and the
- * maintainer's lock, for which it does not; false: it has neither. A write waits for other writes, but
- * not for a compaction: then its vectors go to the tail. */
+/* Append to vector files: only the maintainer may. begin takes its turn among the threads, for which it waits, and
+ * the maintainer's lock, for which it does not. BUSY: somebody else has one of them. Any other error is of the lock
+ * itself, and is kept as the background error too: it would keep all work from being done. A write waits for other
+ * writes, but not for a compaction: then its vectors go to the tail. */
 #define VDB_APPEND_WRITE_MS 200
 #define VDB_APPEND_WORK_MS 3600000
-bool vdb_append_begin(vecdb *db, uint32_t wait_ms);
+int vdb_append_begin(vecdb *db, uint32_t wait_ms, vecdb_error *err);
 void vdb_append_end(vecdb *db);
 
 /* Can no power cut take back the commits up to `sequence`? (Without full durability a checkpoint is
@@ -234,6 +237,7 @@ void vdb_maintain_notice(vecdb_collection *collection, const struct vdb_view *vi
 bool vdb_maintain_defer_checkpoint(void *db);
 /* At the end of a writing call, for handles without a background thread. */
 void vdb_maintain_inline(vecdb *db);
+void vdb_maintain_failed(vecdb *db, const vecdb_error *err); /* keep it as the background error, and log it */
 void vdb_maintain_stop(vecdb *db); /* end the background thread */
 
 #endif

@@ -87,7 +87,7 @@ static vecdb_collection *first_collection(vecdb *db)
     return first;
 }
 
-static void keep_error(vecdb *db, const vecdb_error *err)
+void vdb_maintain_failed(vecdb *db, const vecdb_error *err)
 {
     pthread_mutex_lock(&db->lock);
     db->background_error = *err;
@@ -100,7 +100,7 @@ static void note_failure(vecdb *db, int status, vecdb_error *err)
     if (!status || status == VECDB_INTERRUPTED)
         return;
     err->status = status;
-    keep_error(db, err);
+    vdb_maintain_failed(db, err);
 }
 
 /* ------------------------------------------------------------------ free pages of the catalog */
@@ -153,7 +153,7 @@ static int give_back_if_many(vecdb *db, struct vdb_stop *stop, vecdb_error *err)
 
 static void maintain(vecdb *db)
 {
-    if (!vdb_append_begin(db, VDB_APPEND_WORK_MS))
+    if (vdb_append_begin(db, VDB_APPEND_WORK_MS, NULL))
         return;
     struct vdb_stop stop;
     vdb_stop_init(&stop, db, 0);
@@ -359,9 +359,8 @@ int vecdb_compact(vecdb *db, const vecdb_work *request, vecdb_error *err)
         return status;
     if (request && request->size < sizeof *request)
         return vdb_fail(err, VECDB_MISUSE, "vecdb_work.size must be sizeof(vecdb_work)");
-    if (!vdb_append_begin(db, VDB_APPEND_WORK_MS))
-        return vdb_fail(err, VECDB_BUSY, "%s: another process is packing or compacting just now; try again later",
-                        db->path);
+    if ((status = vdb_append_begin(db, VDB_APPEND_WORK_MS, err)))
+        return status;
     status = compact_all(db, request, err);
     vdb_append_end(db);
     return status;

@@ -675,7 +675,11 @@ int vdb_renumber_wait(vecdb_collection *collection, uint64_t n_slots, vecdb_erro
     vdb_stop_init(&stop, db, 0);
     for (;;) {
         int status = vdb_stop_check(&stop, err);
-        bool is_ours = !status && vdb_append_begin(db, VDB_APPEND_WRITE_MS);
+        if (!status)
+            status = vdb_append_begin(db, VDB_APPEND_WRITE_MS, err);
+        bool is_ours = !status;
+        if (status == VECDB_BUSY)
+            status = VECDB_OK;
         if (!status)
             status = slots_left(collection, n_slots, &enough, err);
         if (is_ours) {

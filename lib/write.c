@@ -293,7 +293,7 @@ static int write_records(vecdb_collection *collection, const vecdb_record *recor
         batch.wants_current = attempt > 0;
         status = vdb_batch_prepare(&batch, err);
         if (!status) {
-            batch.is_bulk = batch.n_vector_bytes >= BULK_BYTES && vdb_append_begin(db, VDB_APPEND_WRITE_MS);
+            batch.is_bulk = batch.n_vector_bytes >= BULK_BYTES && !vdb_append_begin(db, VDB_APPEND_WRITE_MS, NULL);
             status = vdb_commit(db, apply_batch, &batch, err);
             if (batch.is_bulk)
                 vdb_append_end(db);

@@ -799,16 +799,20 @@ void vdb_state_unlock_gate(struct vdb_state *state)
     leave_queue(state);
 }
 
-bool vdb_state_try_maintainer(struct vdb_state *state)
+int vdb_state_try_maintainer(struct vdb_state *state, vecdb_error *err)
 {
+    if (!state->writable)
+        return vdb_fail(err, VECDB_READONLY, "the database is read-only: %s cannot be written", name_of(state));
     pthread_mutex_lock(&state->mutex);
-    bool got = state->writable && !state->maintainer;
-    if (got && state->path)
-        got = set_lock(state, LOCK_M, F_WRLCK) == 0;
-    if (got)
+    int os_error = state->maintainer ? EAGAIN : 0;
+    if (!os_error && state->path)
+        os_error = set_lock(state, LOCK_M, F_WRLCK);
+    if (!os_error)
         state->maintainer = true;
     pthread_mutex_unlock(&state->mutex);
-    return got;
+    if (os_error == EAGAIN)
+        return vdb_fail(err, VECDB_BUSY, "somebody else is the maintainer of the database");
+    return os_error ? vdb_fail_os(err, os_error, "cannot lock %s", state->path) : VECDB_OK;
 }
 
 void vdb_state_release_maintainer(struct vdb_state *state)

@@ -93,8 +93,8 @@ bool vdb_state_get_mark(const struct vdb_state *state, uint32_t *n_frames, uint3
 int vdb_state_lock_gate(struct vdb_state *state, uint32_t wait_ms, vecdb_error *err);
 void vdb_state_unlock_gate(struct vdb_state *state);
 
-/* The maintainer's lock. False: another object has it (or it cannot be had: read-only). */
-bool vdb_state_try_maintainer(struct vdb_state *state);
+/* The maintainer's lock. BUSY: another object has it; it is not waited for. READONLY; or what went wrong. */
+int vdb_state_try_maintainer(struct vdb_state *state, vecdb_error *err);
 void vdb_state_release_maintainer(struct vdb_state *state);
 
 #endif

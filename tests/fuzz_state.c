@@ -50,7 +50,7 @@ static void use(struct vdb_state *state)
         must(!vdb_state_clear_mark(state, NULL) && !vdb_state_get_mark(state, &n_frames, &salt2));
         vdb_state_unlock_gate(state);
     }
-    if (vdb_state_try_maintainer(state))
+    if (!vdb_state_try_maintainer(state, NULL))
         vdb_state_release_maintainer(state);
 }
 

@@ -10,6 +10,8 @@
  *
  * VECDB_TEST_ROUNDS=N: N times as many updates.
  */
+#include <errno.h>
+
 #include "fault_tools.h"
 #include "lib/database.h"
 
@@ -192,7 +194,7 @@ TEST(what_was_dropped_while_another_was_the_maintainer_goes_with_the_next_work)
     CHECK_OK(err, vecdb_collection_create(dbs[0], "other", &field, 1, VECDB_MUST_BE_NEW, &other, &err));
     put_some(dropped, &setup, &random, 0, setup.n_keys, false);
     dbs[1] = open_database(path, VECDB_OPEN_EXISTING, VECDB_THREADS_NONE);
-    CHECK(vdb_append_begin(dbs[1], VDB_APPEND_WORK_MS));
+    CHECK_OK(err, vdb_append_begin(dbs[1], VDB_APPEND_WORK_MS, &err));
     CHECK_OK(err, vecdb_collection_drop(dbs[0], "dropped", &err));
     vdb_append_end(dbs[1]);
     put_some(other, &setup, &random, 0, setup.n_keys, false); /* a bulk write is the maintainer's */
@@ -226,5 +228,33 @@ TEST(a_catalog_that_lost_most_of_its_records_becomes_small)
     CHECK_OK(err, vecdb_database_stats(db, &stats, &err));
     CHECK_LE((double)stats.catalog_bytes, (double)full / 3); /* the change log still names the deleted slots */
     check_database(db, "at the end");
+    vecdb_close(db);
+}
+
+static int fail_locks(void *context, enum vdb_io_op op, const char *path)
+{
+    const char *slash = strrchr(path, '/');
+    return *(bool *)context && op == VDB_IO_LOCK && slash && !strcmp(slash, "/state") ? EIO : 0;
+}
+
+TEST(a_maintainers_lock_that_fails_is_an_error_and_not_taken_for_another_maintainer)
+{
+    bool fails = false;
+    const struct vdb_io_hook hook = {fail_locks, &fails};
+    vecdb_options options = {.size = sizeof options, .threads = VECDB_THREADS_NONE};
+    vecdb *db, *other;
+    CHECK_OK(err, vdb_database_open(test_path("db"), &options, &hook, &db, &err));
+    fails = true;
+    CHECK_FAILS(err, VECDB_IO, "cannot lock", vecdb_compact(db, NULL, &err));
+    CHECK_FAILS(err, VECDB_IO, "cannot lock", vecdb_background_error(db, &err));
+    fails = false;
+    CHECK_OK(err, vecdb_background_error(db, &err));
+    CHECK_OK(err, vecdb_compact(db, NULL, &err));
+    CHECK_OK(err, vecdb_open(test_path("db"), &options, &other, &err));
+    CHECK_OK(err, vdb_append_begin(other, VDB_APPEND_WORK_MS, &err));
+    CHECK_FAILS(err, VECDB_BUSY, "another process", vecdb_compact(db, NULL, &err));
+    CHECK_OK(err, vecdb_background_error(db, &err));
+    vdb_append_end(other);
+    vecdb_close(other);
     vecdb_close(db);
 }

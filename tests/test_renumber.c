@@ -275,7 +275,7 @@ static bool is_armed;
 static int renumber_with(vecdb_collection *collection, bool arm, vecdb_error *error)
 {
     struct vdb_stop stop;
-    while (!vdb_append_begin(collection->db, VDB_APPEND_WORK_MS))
+    while (vdb_append_begin(collection->db, VDB_APPEND_WORK_MS, NULL))
         usleep(1000); /* another handle is the maintainer */
     vdb_stop_init(&stop, collection->db, 0);
     is_armed = arm;

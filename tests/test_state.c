@@ -216,13 +216,13 @@ TEST(the_gate_excludes_two_objects_and_two_processes)
     vdb_state_unlock_gate(one);
     CHECK_OK(err, vdb_state_lock_gate(two, 0, &err));
     vdb_state_unlock_gate(two);
-    CHECK(vdb_state_try_maintainer(one));
-    CHECK(!vdb_state_try_maintainer(one));
-    CHECK(!vdb_state_try_maintainer(two));
+    CHECK_OK(err, vdb_state_try_maintainer(one, &err));
+    CHECK_FAILS(err, VECDB_BUSY, "maintainer", vdb_state_try_maintainer(one, &err));
+    CHECK_FAILS(err, VECDB_BUSY, "maintainer", vdb_state_try_maintainer(two, &err));
     vdb_state_release_maintainer(one);
-    CHECK(vdb_state_try_maintainer(two));
+    CHECK_OK(err, vdb_state_try_maintainer(two, &err));
     vdb_state_close(two); /* gives it back */
-    CHECK(vdb_state_try_maintainer(one));
+    CHECK_OK(err, vdb_state_try_maintainer(one, &err));
     vdb_state_close(one);
 }
 
@@ -344,7 +344,7 @@ TEST(a_state_that_may_not_be_written_is_read_and_answers_readonly)
     CHECK_SIZE(sequence, 9);
     vdb_state_raise(state, 10); /* nothing happens, in particular no signal */
     CHECK_FAILS(err, VECDB_READONLY, "read-only", vdb_state_lock_gate(state, 0, &err));
-    CHECK(!vdb_state_try_maintainer(state));
+    CHECK_FAILS(err, VECDB_READONLY, "read-only", vdb_state_try_maintainer(state, &err));
     CHECK(!vdb_state_writable(state));
     vdb_state_close(state);
     CHECK(!unlink(path));
