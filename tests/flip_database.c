@@ -13,6 +13,7 @@
 
 #define N_COLLECTIONS FLIP_COLLECTIONS
 #define MOST_DIMENSION 64
+#define JUNK_BYTES 150
 
 static const struct shape {
     const char *name;
@@ -101,15 +102,20 @@ static void tell_parent(int fd)
 }
 
 /* What a commit that failed leaves behind the extents of a file. */
-static void append_junk(const char *path, const char *name, size_t n_bytes)
+static void make_junk(char junk[JUNK_BYTES])
 {
-    char full[512], junk[200];
+    for (size_t i = 0; i < JUNK_BYTES; i++)
+        junk[i] = (char)(i * 7 + 1);
+}
+
+static void append_junk(const char *path, const char *name)
+{
+    char full[512], junk[JUNK_BYTES];
+    make_junk(junk);
     snprintf(full, sizeof full, "%s/%s", path, name);
     int fd = open(full, O_WRONLY | O_APPEND | O_CLOEXEC);
-    CHECK(fd >= 0 && n_bytes <= sizeof junk);
-    for (size_t i = 0; i < n_bytes; i++)
-        junk[i] = (char)(i * 7 + 1);
-    CHECK_INT(write(fd, junk, n_bytes), n_bytes);
+    CHECK(fd >= 0);
+    CHECK_INT(write(fd, junk, JUNK_BYTES), JUNK_BYTES);
     close(fd);
 }
 
@@ -129,7 +135,7 @@ static void build(const char *path, int fd)
     tell_parent(fd); /* the older files */
     CHECK_OK(err, vecdb_collection_open(db, shapes[1].name, &collection, &err));
     CHECK_OK(err, vecdb_field_add(collection, &field, &err));
-    append_junk(path, "vectors-1-1", 150); /* the extent grows over it */
+    append_junk(path, "vectors-1-1");
     for (int s = 0; s < N_COLLECTIONS; s++) {
         put_rows(db, &shapes[s], 100, 20, 1);
         put_rows(db, &shapes[s], 50, 5, 2);
@@ -219,11 +225,16 @@ void restore_tree(const char *directory, const struct kept_files *kept)
 
 /* ------------------------------------------------------------------ what crashes leave */
 
-/* Behind the extents of two vector files: a little, and more than there is in the file. */
+/* Behind the extents of two vector files: a little, and more than there is in the file. And where no extent has
+ * grown over it. */
 static struct debris {
     const char *name;
     size_t n_bytes, at;
-} debris[2] = {{.name = "vectors-2-1", .n_bytes = 100}, {.name = "vectors-3-1", .n_bytes = 6000}};
+} debris[] = {{.name = "vectors-2-1", .n_bytes = 100},
+              {.name = "vectors-3-1", .n_bytes = 6000},
+              {.name = "vectors-1-1"}, /* the junk of build(), between two extents */
+              {.name = "snapshot-1/vectors-1-1"}};
+#define N_ADDED 2 /* the first of these are added behind the files' ends */
 
 /* `n_bytes` from `from`, or something, behind the end of a file. */
 static void extend(struct kept_files *kept, const char *name, const unsigned char *from, size_t n_bytes)
@@ -238,8 +249,24 @@ static void extend(struct kept_files *kept, const char *name, const unsigned cha
     file->n_bytes += n_bytes;
 }
 
+/* Where the junk of build() is. */
+static void find_junk(const struct kept_files *kept)
+{
+    char junk[JUNK_BYTES];
+    make_junk(junk);
+    for (size_t i = N_ADDED; i < sizeof debris / sizeof *debris; i++) {
+        const struct kept_file *file = kept_file(kept, debris[i].name);
+        CHECK(file);
+        const unsigned char *found = memmem(file->bytes, file->n_bytes, junk, JUNK_BYTES);
+        CHECK(found);
+        debris[i].at = (size_t)(found - file->bytes);
+        debris[i].n_bytes = (debris[i].at + JUNK_BYTES + 63) / 64 * 64 - debris[i].at; /* where the next writer begins */
+    }
+}
+
 static void add_debris(struct kept_files *kept)
 {
+    find_junk(kept);
     /* Frames of a transaction that did not come to its end: as the log's last ones, with other sums before them. */
     const struct kept_file *wal = kept_file(kept, "catalog.sqlite-wal");
     size_t frames = 2 * (24 + 4096);
@@ -250,7 +277,7 @@ static void add_debris(struct kept_files *kept)
     vdb_free(tool_memory(), copy);
     /* Vectors of commits that failed, in files that are named and in one that is not. */
     static const unsigned char zeros[64];
-    for (size_t i = 0; i < 2; i++) {
+    for (size_t i = 0; i < N_ADDED; i++) {
         const struct kept_file *file = kept_file(kept, debris[i].name);
         CHECK(file);
         extend(kept, file->name, zeros, (64 - file->n_bytes % 64) % 64); /* writers begin at multiples of 64 */
@@ -268,7 +295,7 @@ static void add_debris(struct kept_files *kept)
 
 bool flip_is_debris(const char *name, size_t at)
 {
-    for (size_t i = 0; i < 2; i++)
+    for (size_t i = 0; i < sizeof debris / sizeof *debris; i++)
         if (!strcmp(name, debris[i].name) && at >= debris[i].at && at < debris[i].at + debris[i].n_bytes)
             return true;
     return false;

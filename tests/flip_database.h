@@ -3,7 +3,7 @@
  * tests/flip_database.h - a small database with everything that a database can have, and all that can be asked of it
  *
  * Five collections: vectors in raw, narrow and planes pages, bits, two fields; keys that are integers and texts;
- * metadata and texts; dead slots; extents that have grown, one of them over what a failed commit left; a tail;
+ * metadata and texts; dead slots; extents that have grown, what a failed commit left between two extents; a tail;
  * pages of the catalog that are free again; a snapshot; commits that are only in the WAL. Its writer is killed.
  * Then what crashes leave is added by hand: frames behind the end of the WAL, bytes behind the last extent of two
  * vector files, a vector file that no commit names.
