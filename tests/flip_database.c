@@ -260,7 +260,8 @@ static void find_junk(const struct kept_files *kept)
         const unsigned char *found = memmem(file->bytes, file->n_bytes, junk, JUNK_BYTES);
         CHECK(found);
         debris[i].at = (size_t)(found - file->bytes);
-        debris[i].n_bytes = (debris[i].at + JUNK_BYTES + 63) / 64 * 64 - debris[i].at; /* where the next writer begins */
+        /* up to where the next writer begins */
+        debris[i].n_bytes = (debris[i].at + JUNK_BYTES + 63) / 64 * 64 - debris[i].at;
     }
 }
 
