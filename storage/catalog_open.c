@@ -376,20 +376,10 @@ static int make_catalog(struct vdb_connection *connection, const char *schema, v
     return rc ? rc : set_one(connection, "synchronous", durable ? "FULL" : "NORMAL", durable ? "2" : "1", err);
 }
 
-/* True: there is a main file with bytes in it. */
-static bool has_content(const char *path, const char *suffix, struct vdb_memory *memory)
+static bool has_content(const char *path)
 {
     struct stat status;
-    char *name = NULL;
-    if (*suffix) {
-        size_t n = strlen(path) + strlen(suffix) + 1;
-        if (!(name = vdb_alloc(memory, n)))
-            return true; /* the open itself will tell */
-        snprintf(name, n, "%s%s", path, suffix);
-    }
-    bool content = !stat(name ? name : path, &status) && status.st_size > 0;
-    vdb_free(memory, name);
-    return content;
+    return !stat(path, &status) && status.st_size > 0;
 }
 
 static bool is_known(const unsigned char uuid[16])
@@ -415,7 +405,7 @@ static int make_in_gate(struct vdb_catalog *catalog, const char *schema, vecdb_e
     unsigned char known[16];
     bool present = false, made = false;
     vdb_state_uuid(catalog->state, known);
-    if (!catalog->in_memory && is_known(known) && !has_content(catalog->path, "", catalog->memory))
+    if (!catalog->in_memory && is_known(known) && !has_content(catalog->path))
         rc = fail_lost(err); /* and leave no empty file */
     else
         rc = open_raw(catalog, true, true, &connection, err);
@@ -472,7 +462,7 @@ static int open_state(struct vdb_catalog *catalog, const struct vdb_catalog_opti
     char *path = options->directory ? join(catalog->memory, options->directory, "state") : NULL;
     if (options->directory && !path)
         return vdb_fail_memory(err, strlen(options->directory));
-    if (options->directory && !has_content(catalog->path, "", catalog->memory) &&
+    if (options->directory && !has_content(catalog->path) &&
         (!options->create || options->readonly)) {
         int rc = fail_empty(catalog, options->directory, path, err);
         vdb_free(catalog->memory, path);
@@ -483,7 +473,7 @@ static int open_state(struct vdb_catalog *catalog, const struct vdb_catalog_opti
     int rc = vdb_state_open(&state_options, &catalog->state, err);
     vdb_free(catalog->memory, path);
     if (!rc && !vdb_state_writable(catalog->state) && !catalog->readonly) {
-        if (!has_content(catalog->path, "", catalog->memory))
+        if (!has_content(catalog->path))
             return vdb_fail(err, VECDB_DENIED, "a database cannot be made in %s: it cannot be written",
                             options->directory);
         catalog->readonly = true;
@@ -516,8 +506,8 @@ static int open_shim(struct vdb_catalog *catalog, vecdb_error *err)
 /* Read-only, and SQLite's shared memory cannot be had: see invariant 3. */
 static bool may_be_immutable(const struct vdb_catalog *catalog)
 {
-    return catalog->readonly && !catalog->in_memory && !has_content(catalog->path, "-shm", catalog->memory) &&
-           !has_content(catalog->path, "-wal", catalog->memory);
+    return catalog->readonly && !catalog->in_memory && !has_content(catalog->index_path) &&
+           !has_content(catalog->wal_path);
 }
 
 /* Somebody writes now: no more connections without locks. Those in use end with their transaction. */
@@ -546,7 +536,7 @@ static int open_first(struct vdb_catalog *catalog, const struct vdb_catalog_opti
     struct vdb_connection *connection = NULL;
     catalog->immutable = may_be_immutable(catalog);
     int rc = VECDB_OK;
-    if (!catalog->in_memory && has_content(catalog->path, "", catalog->memory)) {
+    if (!catalog->in_memory && has_content(catalog->path)) {
         rc = open_raw(catalog, false, false, &connection, err);
         if (!rc)
             rc = vdb_connection_identify(connection, &present, err);
@@ -616,7 +606,9 @@ int vdb_catalog_open(const struct vdb_catalog_options *options, struct vdb_catal
     catalog->busy_ms = options->busy_timeout_ms > 0 ? (uint32_t)options->busy_timeout_ms : 0;
     pthread_mutex_init(&catalog->mutex, NULL);
     catalog->path = join(catalog->memory, options->directory ? options->directory : "", "catalog.sqlite");
-    int rc = catalog->path ? VECDB_OK : vdb_fail_memory(err, sizeof *catalog);
+    catalog->wal_path = join(catalog->memory, options->directory ? options->directory : "", "catalog.sqlite-wal");
+    catalog->index_path = join(catalog->memory, options->directory ? options->directory : "", "catalog.sqlite-shm");
+    int rc = catalog->path && catalog->wal_path && catalog->index_path ? VECDB_OK : vdb_fail_memory(err, sizeof *catalog);
     if (!rc)
         rc = open_state(catalog, options, err);
     if (!rc)
@@ -659,6 +651,8 @@ void vdb_catalog_close(struct vdb_catalog *catalog)
         vdb_memory_sqlite_vfs_free(catalog->memory_vfs);
     vdb_state_close(catalog->state);
     pthread_mutex_destroy(&catalog->mutex);
+    vdb_free(catalog->memory, catalog->index_path);
+    vdb_free(catalog->memory, catalog->wal_path);
     vdb_free(catalog->memory, catalog->path);
     vdb_free(catalog->memory, catalog);
 }

@@ -33,6 +33,7 @@
 #include "checked.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <xxhash.h>
@@ -40,6 +41,7 @@
 #include "base/bytes.h"
 #include "base/error.h"
 #include "checked_file.h"
+#include "lock_file.h"
 
 #define READ_AGAIN 8 /* attempts at page 1 or any other mismatch, 0.1 ms more apart each time */
 
@@ -435,6 +437,16 @@ static enum file_kind kind_of(const char *name, int flags)
     return name && flags & SQLITE_OPEN_WAL ? FILE_WAL : FILE_OTHER;
 }
 
+/* SQLite makes a main file with mode 0644, and less by the umask; like all others it is to have what the umask leaves,
+ * so that a group can share a database. (The WAL and its index take the mode of the main file.) A file that was made
+ * just now has no locks that the closing of a descriptor could drop. */
+static void make_main_file(const char *name)
+{
+    int fd = -1;
+    if (!vdb_lock_file_open(name, O_RDWR | O_CREAT | O_EXCL, 0666, &fd))
+        vdb_lock_file_close(fd); /* where it could not be made, SQLite's own attempt tells why */
+}
+
 static int vfs_open(sqlite3_vfs *vfs, const char *name, sqlite3_file *self, int flags, int *out_flags)
 {
     struct vdb_checked *checked = vfs_of(vfs);
@@ -458,13 +470,17 @@ static int vfs_open(sqlite3_vfs *vfs, const char *name, sqlite3_file *self, int 
         file->main = checked_of(sqlite3_database_file_object(name));
     if (file->kind == FILE_WAL && checked->readonly)
         flags = (flags & ~(SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE)) | SQLITE_OPEN_READONLY;
+    if (file->kind == FILE_MAIN && flags & SQLITE_OPEN_CREATE && checked->is_on_disk)
+        make_main_file(name);
     rc = checked->base->xOpen(checked->base, name, file->inner, flags, out_flags);
     if (!rc && has_locks(file)) {
         bool readonly = (out_flags ? *out_flags : flags) & SQLITE_OPEN_READONLY;
         rc = vdb_locks_init(&file->locks, checked->memory, name, readonly);
         if (rc) {
+            int os_error = errno;
             file->inner->pMethods->xClose(file->inner);
             file->inner->pMethods = NULL;
+            errno = os_error;
         }
     }
     if (file->inner->pMethods) /* SQLite wants xClose then, also after a failure */
@@ -596,7 +612,8 @@ int vdb_checked_new(const struct vdb_checked_options *options, struct vdb_checke
     checked->hook = options->hook;
     checked->readonly = options->readonly;
     checked->base = options->base ? options->base : vdb_locks_base();
-    checked->has_locks = !options->base && checked->base;
+    checked->is_on_disk = !options->base;
+    checked->has_locks = checked->is_on_disk && checked->base;
     if (!checked->base)
         checked->base = sqlite3_vfs_find(NULL);
     vdb_locks_watch_forks();

@@ -32,6 +32,7 @@ struct vdb_checked {
     char *path;     /* the catalog's, as SQLite will name it */
     char *wal_path; /* a name that SQLite's VFS takes for a WAL's */
     bool readonly;
+    bool is_on_disk; /* `base` is a VFS of SQLite's own */
     bool has_locks; /* the locks of main files are ours, not those of `base` */
     _Atomic bool is_encrypted;
     _Atomic bool wal_is_doubtful; /* a sync of it has failed: see write_again() */

@@ -95,9 +95,11 @@ int vdb_locks_init(struct vdb_locks *locks, struct vdb_memory *memory, const cha
     if (!(locks->index_path = vdb_alloc(memory, room)))
         return SQLITE_NOMEM;
     snprintf(locks->index_path, room, "%s-shm", name);
-    if (!vdb_lock_file_open(name, readonly ? O_RDONLY : O_RDWR, 0, &locks->fd))
+    int os_error = vdb_lock_file_open(name, readonly ? O_RDONLY : O_RDWR, 0, &locks->fd);
+    if (!os_error)
         return SQLITE_OK;
     vdb_locks_release(locks);
+    errno = os_error; /* SQLite asks what it was */
     return SQLITE_CANTOPEN;
 }
 
@@ -211,7 +213,7 @@ static int open_index(struct vdb_locks *locks)
     bool readonly = sqlite3_uri_boolean(locks->name, "readonly_shm", 0);
     if (readonly || make_like_main(locks, &main)) {
         locks->index_fd = -1;
-        if (vdb_lock_file_open(locks->index_path, O_RDONLY, 0, &locks->index_fd))
+        if ((errno = vdb_lock_file_open(locks->index_path, O_RDONLY, 0, &locks->index_fd)))
             return SQLITE_CANTOPEN;
         locks->index_is_readonly = true;
     }

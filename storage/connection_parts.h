@@ -16,6 +16,7 @@ struct vdb_catalog {
     vecdb_log_fn log;
     void *log_context;
     char *path; /* of catalog.sqlite */
+    char *wal_path, *index_path; /* of catalog.sqlite-wal and -shm */
     bool in_memory;
     bool readonly;  /* asked for, or because nothing can be written here */
     _Atomic bool immutable; /* read-only, without the files that SQLite's locks need: see catalog_open.c */

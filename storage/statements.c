@@ -14,6 +14,7 @@
  */
 #include <errno.h>
 #include <stdio.h>
+#include <sys/stat.h>
 
 #include "base/error.h"
 #include "connection_parts.h"
@@ -216,6 +217,14 @@ static int status_of(int code)
     }
 }
 
+/* Read-only, what SQLite cannot make for itself is not there. Its os error alone may be an older one. */
+static bool is_log_missing(const struct vdb_catalog *catalog)
+{
+    struct stat status;
+    return catalog->readonly && !catalog->in_memory && (stat(catalog->wal_path, &status) ||
+                                                        stat(catalog->index_path, &status)) && errno == ENOENT;
+}
+
 int vdb_fail_sqlite(vecdb_error *err, struct vdb_connection *connection, const char *what)
 {
     int code = sqlite3_extended_errcode(connection->sqlite);
@@ -235,7 +244,9 @@ int vdb_fail_sqlite(vecdb_error *err, struct vdb_connection *connection, const c
         status = VECDB_FULL; /* SQLite says so of writes only, not when it makes room for the WAL's index */
     if ((code & 0xff) == SQLITE_CANTOPEN && (os_error == EACCES || os_error == EPERM))
         status = VECDB_DENIED;
-    if ((code & 0xff) == SQLITE_CANTOPEN && os_error == ENOENT && connection->catalog->readonly)
+    if (status == VECDB_IO && os_error == ENOMEM)
+        status = VECDB_NOMEM;
+    if ((code & 0xff) == SQLITE_CANTOPEN && os_error == ENOENT && is_log_missing(connection->catalog))
         vdb_fail(err, status, "%s: catalog.sqlite-wal or catalog.sqlite-shm is missing, and cannot be made without "
                  "writing; open the database once for writing", what);
     else

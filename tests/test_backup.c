@@ -740,3 +740,59 @@ TEST(a_restore_that_fails_leaves_the_database_where_it_was)
         }
     }
 }
+
+/* ------------------------------------------------------------------ permissions */
+
+struct modes {
+    mode_t mask;
+    int n_files, n_indexes;
+};
+
+static void check_mode(void *context, const char *path, const char *name)
+{
+    struct modes *modes = context;
+    struct stat status;
+    CHECK(!lstat(path, &status));
+    mode_t wanted = (S_ISDIR(status.st_mode) ? 0777 : 0666) & ~modes->mask;
+    if ((status.st_mode & 0777) != wanted)
+        FAIL("%s has mode %03o and should have %03o", path, (unsigned)status.st_mode & 0777, (unsigned)wanted);
+    modes->n_files++;
+    modes->n_indexes += strstr(name, "-shm") || strstr(name, "-wal");
+    if (S_ISDIR(status.st_mode))
+        each_name(path, check_mode, modes);
+}
+
+TEST(every_file_has_the_mode_that_the_umask_leaves)
+{
+    static const mode_t masks[] = {002, 022, 077};
+    const mode_t before = umask(0);
+    for (size_t i = 0; i < 3; i++) {
+        char root[400], path[420], other[420];
+        struct modes modes = {.mask = masks[i]};
+        vecdb_error err = VECDB_ERROR_INIT;
+        umask(masks[i]);
+        snprintf(root, sizeof root, "%s/%03o", test_directory(), (unsigned)masks[i]);
+        CHECK(!mkdir(root, 0777));
+        snprintf(path, sizeof path, "%s/db", root);
+        vecdb *db = make_rich_database(path), *copy;
+        CHECK_OK(err, vecdb_snapshot_create(db, "s", &err));
+        for (int link = 0; link < 2; link++) {
+            snprintf(other, sizeof other, "%s/backup-%d", root, link);
+            back_up(db, other, link);
+            copy = open_database(other, VECDB_OPEN_EXISTING, VECDB_THREADS_NONE);
+            compact_database(copy);
+            each_name(root, check_mode, &modes); /* with the files of those that are open */
+            vecdb_close(copy);
+        }
+        vecdb_close(db);
+        CHECK_OK(err, vecdb_repair(path, NULL, NULL, NULL, NULL, NULL, &err));
+        db = open_database(path, VECDB_OPEN_EXISTING, VECDB_THREADS_NONE);
+        each_name(root, check_mode, &modes);
+        vecdb_close(db);
+        snprintf(other, sizeof other, "%s/backup-0", root);
+        CHECK_OK(err, vecdb_restore(other, path, NULL, &err));
+        each_name(root, check_mode, &modes);
+        CHECK(modes.n_files > 40 && modes.n_indexes >= 8);
+    }
+    umask(before);
+}

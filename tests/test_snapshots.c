@@ -527,6 +527,61 @@ TEST(memory_that_runs_out_while_a_snapshot_is_made_opened_or_dropped)
     }
 }
 
+struct once {
+    struct failing heap; /* never fails */
+    long left;
+    bool has_failed;
+};
+
+static void *allocate_but_once(void *context, size_t size)
+{
+    struct once *once = context;
+    if (!once->left--) {
+        once->has_failed = true;
+        return NULL;
+    }
+    return failing_allocate(&once->heap, size);
+}
+
+static void *reallocate_but_once(void *context, void *block, size_t size)
+{
+    struct once *once = context;
+    return failing_reallocate(&once->heap, block, size);
+}
+
+static void release_again(void *context, void *block)
+{
+    struct once *once = context;
+    failing_release(&once->heap, block);
+}
+
+TEST(one_allocation_that_fails_while_a_snapshot_is_opened_is_told_as_such)
+{
+    const char *path = place("a");
+    vecdb *db = make_rich_database(path);
+    create(db, "s");
+    vecdb_close(db);
+    struct once once = {.has_failed = true};
+    struct vdb_memory memory;
+    int n_noticed = 0;
+    for (int n = 0; once.has_failed; n++) {
+        vecdb_error err = VECDB_ERROR_INIT;
+        failing_begin(&once.heap, &memory, INT_MAX);
+        once.left = n;
+        once.has_failed = false;
+        vecdb_options options = {.size = sizeof options, .snapshot = "s", .threads = VECDB_THREADS_NONE,
+                                 .allocator = {allocate_but_once, reallocate_but_once, release_again, &once}};
+        int status = vecdb_open(path, &options, &db, &err);
+        check_sentence("opening", status, &err);
+        if (status && status != VECDB_NOMEM)
+            FAIL("allocation %d: %s: %s", n, vecdb_status_name(status), err.message);
+        n_noticed += status != 0;
+        if (!status)
+            vecdb_close(db);
+    }
+    CHECK(n_noticed > 10);
+}
+
 TEST(a_snapshot_whose_maker_is_killed_anywhere_is_whole_or_removed)
 {
     const char *path = place("a");
