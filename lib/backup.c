@@ -603,17 +603,17 @@ int vecdb_backup(vecdb *db, const char *path, const vecdb_backup_options *option
         return status;
     if (!path || !*path || !strcmp(path, ":memory:"))
         return vdb_fail(err, VECDB_INVALID, "vecdb_backup needs the path of a new or an empty directory");
-    if (options && options->size < sizeof *options)
-        return vdb_fail(err, VECDB_MISUSE, "vecdb_backup_options.size must be sizeof(vecdb_backup_options)");
+    vecdb_backup_options own;
+    if ((status = VDB_STRUCT_COPY(&own, options, vecdb_backup_options, progress_context, err)))
+        return status;
     char *full = vdb_path_normal(&db->memory, path);
     if (!full)
         return vdb_fail_memory(err, strlen(path));
-    struct vdb_copy_options copy = {.path = full, .phase = "backup"};
-    if (options) {
-        copy.link = options->link != 0;
-        copy.progress = options->progress;
-        copy.progress_context = options->progress_context;
-    }
+    struct vdb_copy_options copy = {.path = full,
+                                    .phase = "backup",
+                                    .link = own.link != 0,
+                                    .progress = own.progress,
+                                    .progress_context = own.progress_context};
     status = test_outside(db, full, err);
     if (!status)
         status = vdb_copy_database(db, &copy, NULL, NULL, err);

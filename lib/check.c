@@ -264,11 +264,12 @@ int vecdb_check(vecdb *db, const vecdb_work *request, vecdb_problem_fn each, voi
     int status = vdb_database_check(db, err);
     if (status)
         return status;
-    if (request && request->size < sizeof *request)
-        return vdb_fail(err, VECDB_MISUSE, "vecdb_work.size must be sizeof(vecdb_work)");
+    vecdb_work work;
+    if ((status = VDB_STRUCT_COPY(&work, request, vecdb_work, progress_context, err)))
+        return status;
     struct vdb_stop stop;
     struct vdb_check check = {.db = db,
-                              .request = request,
+                              .request = &work,
                               .each = each,
                               .context = context,
                               .home = last_part(db->path),

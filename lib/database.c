@@ -18,6 +18,7 @@
 #include "backup.h"
 #include "scrub.h"
 
+#define MOST_STRUCT_BYTES 4096 /* a size beyond was never set */
 #define DEFAULT_MEMORY_BYTES (256u << 20)
 #define DEFAULT_BUSY_TIMEOUT_MS 5000
 #define SPARE_SHARE 8 /* of the memory budget that spare blocks may take: an eighth */
@@ -106,11 +107,26 @@ void vdb_database_log(vecdb *db, int level, const char *format, ...)
 
 /* ------------------------------------------------------------------ open */
 
+int vdb_struct_copy(void *to, size_t n_bytes, size_t n_first_bytes, const void *from, const char *name,
+                    vecdb_error *err)
+{
+    size_t size = n_bytes;
+    memset(to, 0, n_bytes);
+    if (from) {
+        memcpy(&size, from, sizeof size);
+        if (size < n_first_bytes || size > MOST_STRUCT_BYTES)
+            return vdb_fail(err, VECDB_MISUSE, "%s.size is %zu; set it to sizeof(%s)", name, size, name);
+        memcpy(to, from, size < n_bytes ? size : n_bytes);
+    }
+    memcpy(to, &n_bytes, sizeof n_bytes);
+    return VECDB_OK;
+}
+
 int vdb_options_copy(vecdb_options *to, const vecdb_options *from, vecdb_error *err)
 {
     *to = (vecdb_options){.size = sizeof *to};
     if (from) {
-        if (from->size < offsetof(vecdb_options, log) || from->size > 4096)
+        if (from->size < offsetof(vecdb_options, log) || from->size > MOST_STRUCT_BYTES)
             return vdb_fail(err, VECDB_MISUSE, "vecdb_options.size is %zu; set it to sizeof(vecdb_options)",
                             from->size);
         memcpy(to, from, from->size < sizeof *to ? from->size : sizeof *to);

@@ -124,6 +124,16 @@ char *vdb_path_normal(struct vdb_memory *memory, const char *path);
 /* A caller's options, checked, with defaults filled in; `from` may be NULL. */
 int vdb_options_copy(vecdb_options *to, const vecdb_options *from, vecdb_error *err);
 
+/* A caller's struct that begins with its size, as this version has it: of an older header, from the first version's
+ * (`n_first_bytes`) on, the members that are missing are zero; of a newer one, those not known here are left out.
+ * `from` may be NULL: all zero. MISUSE for any other size. */
+int vdb_struct_copy(void *to, size_t n_bytes, size_t n_first_bytes, const void *from, const char *name,
+                    vecdb_error *err);
+/* `last`: the member with which the first version of *to ended. It stays when members are added behind it. */
+#define VDB_STRUCT_BYTES(type, last) (offsetof(type, last) + sizeof((type){0}.last))
+#define VDB_STRUCT_COPY(to, from, type, last, err)                                                                     \
+    vdb_struct_copy(to, sizeof(type), VDB_STRUCT_BYTES(type, last), from, #type, err)
+
 /* What a repaired database is called between its completion and the exchange of names (repair.c). */
 #define VDB_REPAIRED_SUFFIX ".repaired"
 

@@ -357,11 +357,12 @@ int vecdb_compact(vecdb *db, const vecdb_work *request, vecdb_error *err)
     int status = vdb_database_check_writable(db, err);
     if (status)
         return status;
-    if (request && request->size < sizeof *request)
-        return vdb_fail(err, VECDB_MISUSE, "vecdb_work.size must be sizeof(vecdb_work)");
+    vecdb_work work;
+    if ((status = VDB_STRUCT_COPY(&work, request, vecdb_work, progress_context, err)))
+        return status;
     if ((status = vdb_append_begin(db, VDB_APPEND_WORK_MS, err)))
         return status;
-    status = compact_all(db, request, err);
+    status = compact_all(db, &work, err);
     vdb_append_end(db);
     return status;
 }

@@ -125,10 +125,10 @@ int vecdb_scan_open(vecdb_collection *collection, const vecdb_scan_options *opti
 {
     if (!collection || !out)
         return vdb_fail(err, VECDB_MISUSE, "the collection handle, or the place for the scan, is NULL");
-    if (options && options->size < sizeof *options)
-        return vdb_fail(err, VECDB_MISUSE, "vecdb_scan_options.size must be sizeof(vecdb_scan_options)");
-    int columns, status = vdb_database_check(collection->db, err);
-    if (status || (status = vdb_check_columns(options ? options->columns : 0, &columns, err)))
+    vecdb_scan_options own;
+    int columns, status = VDB_STRUCT_COPY(&own, options, vecdb_scan_options, batch_rows, err);
+    if (status || (status = vdb_database_check(collection->db, err)) ||
+        (status = vdb_check_columns(own.columns, &columns, err)))
         return status;
     struct vdb_memory *memory = &collection->db->memory;
     struct vecdb_scan *scan = vdb_alloc_zero(memory, sizeof *scan);
@@ -136,13 +136,13 @@ int vecdb_scan_open(vecdb_collection *collection, const vecdb_scan_options *opti
         return vdb_fail_memory(err, sizeof *scan);
     scan->collection = collection;
     scan->columns = columns;
-    scan->left = options && options->limit ? options->limit : UINT64_MAX;
-    scan->batch_rows = options && options->batch_rows ? options->batch_rows : SCAN_BATCH_ROWS;
+    scan->left = own.limit ? own.limit : UINT64_MAX;
+    scan->batch_rows = own.batch_rows ? own.batch_rows : SCAN_BATCH_ROWS;
     if (scan->batch_rows > SCAN_MAX_BATCH_ROWS)
         scan->batch_rows = SCAN_MAX_BATCH_ROWS;
-    if (options && options->after) {
+    if (own.after) {
         vecdb_key key;
-        status = vdb_check_key("the key to begin behind", options->after, &key, err);
+        status = vdb_check_key("the key to begin behind", own.after, &key, err);
         if (!status)
             status = set_after(scan, &key, err);
     }

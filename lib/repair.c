@@ -678,14 +678,13 @@ int vdb_database_repair(const char *path, const vecdb_options *options, const st
                         vecdb_error *err)
 {
     struct vdb_repair_truth truth = {0};
+    vecdb_work own;
     struct vdb_repair repair = {
-        .hook = hook, .work = work, .each = each, .context = context, .seized = -1, .truth = &truth};
+        .hook = hook, .work = &own, .each = each, .context = context, .seized = -1, .truth = &truth};
     if (!path || !*path || !strcmp(path, ":memory:"))
         return vdb_fail(err, VECDB_INVALID, "vecdb_repair needs the path of a database's directory");
-    if (work && work->size < sizeof *work)
-        return vdb_fail(err, VECDB_MISUSE, "vecdb_work.size must be sizeof(vecdb_work)");
-    int status = vdb_options_copy(&repair.options, options, err);
-    if (status)
+    int status = VDB_STRUCT_COPY(&own, work, vecdb_work, progress_context, err);
+    if (status || (status = vdb_options_copy(&repair.options, options, err)))
         return status;
     vdb_memory_init(&repair.memory, &repair.options.allocator);
     status = set_up(&repair, path, err);

@@ -184,18 +184,20 @@ int vdb_database_restore(const char *backup, const char *path, const vecdb_backu
 {
     if (!backup || !*backup || !path || !*path || !strcmp(path, ":memory:") || !strcmp(backup, ":memory:"))
         return vdb_fail(err, VECDB_INVALID, "vecdb_restore needs two paths of directories");
-    if (options && options->size < sizeof *options)
-        return vdb_fail(err, VECDB_MISUSE, "vecdb_backup_options.size must be sizeof(vecdb_backup_options)");
+    vecdb_backup_options own;
+    int status = VDB_STRUCT_COPY(&own, options, vecdb_backup_options, progress_context, err);
+    if (status)
+        return status;
     vecdb_options how = {.size = sizeof how, .mode = VECDB_OPEN_READONLY, .threads = VECDB_THREADS_NONE};
     struct restore restore = {.old_fd = -1, .new_fd = -1};
-    int status = vdb_database_open(backup, &how, hook, &restore.source, err);
+    status = vdb_database_open(backup, &how, hook, &restore.source, err);
     if (status)
         return status;
     restore.memory = &restore.source->memory;
     restore.vfs = restore.source->vfs;
     char *full = vdb_path_normal(restore.memory, path);
     restore.path = full;
-    status = full ? run(&restore, options, err) : vdb_fail_memory(err, strlen(path));
+    status = full ? run(&restore, &own, err) : vdb_fail_memory(err, strlen(path));
     vdb_state_release_all(restore.new_fd);
     vdb_state_release_all(restore.old_fd);
     vdb_free(restore.memory, restore.restoring);

@@ -274,9 +274,10 @@ const void *vecdb_result_vector(const vecdb_results *results, size_t i, const ch
 
 int vecdb_results_stats(const vecdb_results *results, vecdb_search_stats *stats)
 {
-    if (!results || !stats || stats->size < sizeof *stats)
+    if (!results || !stats || stats->size < VDB_STRUCT_BYTES(vecdb_search_stats, simd))
         return VECDB_MISUSE;
-    *stats = results->stats;
-    stats->size = sizeof *stats;
+    size_t size = stats->size < sizeof *stats ? stats->size : sizeof *stats; /* a caller's older header has less */
+    memcpy(stats, &results->stats, size);
+    stats->size = size;
     return VECDB_OK;
 }

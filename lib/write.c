@@ -324,8 +324,16 @@ int vecdb_insert(vecdb_collection *collection, const vecdb_record *records, size
 
 /* ------------------------------------------------------------------ from columns */
 
-static int fill_records(const vecdb_batch *batch, vecdb_record *records, vecdb_vector *vectors, size_t *strides,
-                        vecdb_error *err)
+/* What rows of a column are, all of it decided once: the field may be dropped and made again, with longer vectors, before
+ * they are read. */
+struct column_shape {
+    size_t stride; /* bytes from row to row */
+    uint32_t dimension;
+    int type;
+};
+
+static int fill_records(const vecdb_batch *batch, vecdb_record *records, vecdb_vector *vectors,
+                        const struct column_shape *shapes, vecdb_error *err)
 {
     for (size_t i = 0; i < batch->n_rows; i++) {
         vecdb_vector *own = vectors + i * batch->n_vectors;
@@ -336,19 +344,20 @@ static int fill_records(const vecdb_batch *batch, vecdb_record *records, vecdb_v
         for (size_t v = 0; v < batch->n_vectors; v++) {
             const vecdb_vector_column *column = &batch->vectors[v];
             size_t offset;
-            if (__builtin_mul_overflow(i, strides[v], &offset))
+            if (__builtin_mul_overflow(i, shapes[v].stride, &offset))
                 return vdb_fail(err, VECDB_INVALID, "vector column %zu: the stride is absurd", v);
             own[v] = (vecdb_vector){.field = column->field,
                                     .values = (const char *)column->values + offset,
-                                    .dimension = column->dimension,
-                                    .type = column->type};
+                                    .dimension = shapes[v].dimension,
+                                    .type = shapes[v].type};
         }
     }
     return VECDB_OK;
 }
 
-/* The distance from row to row of a column without a stride needs the field's type and dimension. */
-static int find_strides(vecdb_collection *collection, const vecdb_batch *batch, size_t *strides, vecdb_error *err)
+/* What a column does not say is as its field has it. */
+static int find_shapes(vecdb_collection *collection, const vecdb_batch *batch, struct column_shape *shapes,
+                       vecdb_error *err)
 {
     struct vdb_view *view;
     uint64_t sequence;
@@ -365,21 +374,26 @@ static int find_strides(vecdb_collection *collection, const vecdb_batch *batch, 
                               view->row.name, column->dimension, field->row.name, field->row.dimension);
         else if (!column->values)
             status = vdb_fail(err, VECDB_INVALID, "vector column %zu has no values", v);
-        strides[v] = column->stride ? column->stride
-                                    : vdb_vector_bytes(column->type ? column->type : field->row.type,
-                                                       field->row.dimension);
+        shapes[v].type = column->type ? column->type : field->row.type;
+        shapes[v].dimension = field->row.dimension;
+        shapes[v].stride = column->stride ? column->stride : vdb_vector_bytes(shapes[v].type, field->row.dimension);
     }
     vdb_view_release(view);
     return status;
 }
 
-int vecdb_write(vecdb_collection *collection, const vecdb_batch *batch, vecdb_error *err)
+int vecdb_write(vecdb_collection *collection, const vecdb_batch *given, vecdb_error *err)
 {
-    if (!batch || batch->size < sizeof *batch)
-        return vdb_fail(err, VECDB_MISUSE, "vecdb_batch.size must be sizeof(vecdb_batch)");
+    vecdb_batch own;
+    if (!given)
+        return vdb_fail(err, VECDB_MISUSE, "the batch is NULL");
+    int status = VDB_STRUCT_COPY(&own, given, vecdb_batch, insert, err);
+    if (status)
+        return status;
+    const vecdb_batch *batch = &own;
     if (batch->n_rows && !batch->keys && !batch->integer_keys)
         return vdb_fail(err, VECDB_INVALID, "a batch needs keys or integer_keys");
-    int status = check_write(collection, batch->n_vectors ? (const void *)batch->vectors : (const void *)batch,
+    status = check_write(collection, batch->n_vectors ? (const void *)batch->vectors : (const void *)batch,
                              batch->n_rows, "rows", err);
     if (status || !batch->n_rows)
         return status;
@@ -388,16 +402,16 @@ int vecdb_write(vecdb_collection *collection, const vecdb_batch *batch, vecdb_er
     bool fits = !__builtin_mul_overflow(batch->n_rows, batch->n_vectors + 1, &n_vectors);
     vecdb_record *records = vdb_alloc_array(memory, batch->n_rows, sizeof *records);
     vecdb_vector *vectors = fits ? vdb_alloc_array(memory, n_vectors, sizeof *vectors) : NULL;
-    size_t *strides = vdb_alloc_array(memory, batch->n_vectors + 1, sizeof *strides);
-    if (!records || !vectors || !strides)
+    struct column_shape *shapes = vdb_alloc_array(memory, batch->n_vectors + 1, sizeof *shapes);
+    if (!records || !vectors || !shapes)
         status = vdb_fail_memory(err, batch->n_rows * sizeof *records);
     if (!status)
-        status = find_strides(collection, batch, strides, err);
+        status = find_shapes(collection, batch, shapes, err);
     if (!status)
-        status = fill_records(batch, records, vectors, strides, err);
+        status = fill_records(batch, records, vectors, shapes, err);
     if (!status)
         status = write_records(collection, records, batch->n_rows, batch->insert != 0, err);
-    vdb_free(memory, strides);
+    vdb_free(memory, shapes);
     vdb_free(memory, vectors);
     vdb_free(memory, records);
     return status;
