@@ -256,6 +256,26 @@ static int open_vfs(vecdb *db, const struct vdb_io_hook *hook, vecdb_error *err)
     return vdb_vfs_fault(&db->memory, db->inner_vfs, hook, &db->vfs, err);
 }
 
+/* The directory of a snapshot, given by its own path: what is written there would be no snapshot any more. */
+static bool is_inside_database(vecdb *db)
+{
+    unsigned long long id;
+    int length = 0;
+    const char *slash = strrchr(db->path, '/');
+    if (!slash || sscanf(slash, "/snapshot-%llu%n", &id, &length) != 1 || slash[length])
+        return false;
+    size_t n = (size_t)(slash - db->path), room = n + sizeof "/catalog.sqlite";
+    char *path = vdb_alloc(&db->memory, room);
+    enum vdb_path_kind kind = VDB_PATH_MISSING;
+    vecdb_error ignored;
+    if (!path)
+        return true; /* to be on the safe side */
+    snprintf(path, room, "%.*s/catalog.sqlite", (int)n, db->path);
+    bool is_inside = !db->vfs->kind(db->vfs, path, &kind, &ignored) && kind != VDB_PATH_MISSING;
+    vdb_free(&db->memory, path);
+    return is_inside;
+}
+
 static int open_parts(vecdb *db, const struct vdb_io_hook *hook, vecdb_error *err)
 {
     bool create = true;
@@ -264,6 +284,10 @@ static int open_parts(vecdb *db, const struct vdb_io_hook *hook, vecdb_error *er
         status = vdb_snapshot_enter(db, hook, err);
     if (status || (!db->is_memory && (status = inspect_directory(db, &create, err))))
         return status;
+    if (!db->is_memory && !db->is_readonly && is_inside_database(db)) {
+        db->is_readonly = true;
+        vdb_database_log(db, VECDB_LOG_WARNING, "%s is a snapshot of the database around it: opened read-only", db->path);
+    }
     struct vdb_catalog_options catalog = {.memory = &db->memory,
                                           .directory = db->is_memory ? NULL : db->path,
                                           .readonly = db->is_readonly,

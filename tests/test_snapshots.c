@@ -527,6 +527,27 @@ TEST(memory_that_runs_out_while_a_snapshot_is_made_opened_or_dropped)
     }
 }
 
+TEST(a_snapshot_that_is_opened_by_its_own_path_cannot_be_written)
+{
+    vecdb_error err = VECDB_ERROR_INIT;
+    const char *path = place("a");
+    char inside[400];
+    vecdb *db = make_rich_database(path), *snapshot;
+    create(db, "s");
+    struct dump state = dump_database(db);
+    snprintf(inside, sizeof inside, "%s/snapshot-1", path);
+    CHECK(path_exists(inside));
+    snapshot = open_database(inside, VECDB_OPEN_EXISTING, VECDB_THREADS_NONE);
+    CHECK_FAILS(err, VECDB_READONLY, "read-only", vecdb_compact(snapshot, NULL, &err));
+    CHECK_DUMP(dump_database(snapshot), state);
+    CHECK_OK(err, vecdb_backup(snapshot, place("b"), NULL, &err));
+    vecdb_close(snapshot);
+    vecdb_close(db);
+    db = open_database(place("b"), VECDB_OPEN_EXISTING, VECDB_THREADS_NONE);
+    compact_database(db); /* a copy of it is a database like any other */
+    vecdb_close(db);
+}
+
 struct once {
     struct failing heap; /* never fails */
     long left;
