@@ -43,6 +43,7 @@
 #include "checked_file.h"
 #include "lock_file.h"
 
+#define INDEX_WRITE_LOCK 0 /* which of the locks of the WAL's index: WAL_WRITE_LOCK in SQLite's format document */
 #define READ_AGAIN 8 /* attempts at page 1 or any other mismatch, 0.1 ms more apart each time */
 
 /* Bytes 0..23 of page 1 of a catalog in WAL mode: text, page size 4096, WAL for writers and
@@ -187,10 +188,14 @@ static bool has_locks(const struct checked_file *file)
 static int file_close(sqlite3_file *self)
 {
     struct checked_file *file = checked_of(self);
+    if (file->main)
+        file->main->wal = NULL; /* SQLite closes the main file last */
     int rc = file->inner->pMethods ? file->inner->pMethods->xClose(file->inner) : SQLITE_OK;
     if (has_locks(file))
         vdb_locks_release(&file->locks);
+    vdb_free(file->checked->memory, file->gathered);
     vdb_free(file->checked->memory, file->page);
+    file->gathered = NULL;
     file->page = NULL;
     return rc;
 }
@@ -199,6 +204,8 @@ static int file_read(sqlite3_file *self, void *bytes, int n_bytes, sqlite3_int64
 {
     struct checked_file *file = checked_of(self);
     int rc = vdb_checked_fault(file->checked, VDB_IO_READ, file->name, SQLITE_IOERR_READ);
+    if (!rc)
+        rc = vdb_checked_flush(file);
     if (rc)
         return rc;
     if (file->kind == FILE_WAL && n_bytes == PAGE_BYTES)
@@ -217,6 +224,8 @@ static int file_write(sqlite3_file *self, const void *bytes, int n_bytes, sqlite
     const unsigned char *from = bytes;
     if (file->mark_failed)
         return file->fault;
+    if (file->kind == FILE_WAL)
+        return vdb_checked_gather(file, bytes, n_bytes, offset);
     if (file->kind == FILE_MAIN) {
         if (n_bytes != PAGE_BYTES || offset % PAGE_BYTES ||
             (offset == 0 && from[20] != VDB_CATALOG_RESERVE_BYTES && from[0])) {
@@ -244,6 +253,8 @@ static int file_truncate(sqlite3_file *self, sqlite3_int64 size)
     int rc = vdb_checked_fault(file->checked, VDB_IO_TRUNCATE, file->name, SQLITE_IOERR_TRUNCATE);
     if (!rc && file->mark_failed)
         rc = file->fault;
+    if (!rc)
+        rc = vdb_checked_flush(file);
     return rc ? rc : file->inner->pMethods->xTruncate(file->inner, size);
 }
 
@@ -270,7 +281,9 @@ static int write_again(struct checked_file *file)
 static int file_sync(sqlite3_file *self, int flags)
 {
     struct checked_file *file = checked_of(self);
-    int rc = vdb_checked_fault(file->checked, VDB_IO_SYNC, file->name, SQLITE_IOERR_FSYNC);
+    int rc = vdb_checked_flush(file);
+    if (!rc)
+        rc = vdb_checked_fault(file->checked, VDB_IO_SYNC, file->name, SQLITE_IOERR_FSYNC);
     if (!rc && file->mark_failed)
         rc = file->fault;
     if (!rc && file->kind == FILE_WAL && atomic_load(&file->checked->wal_is_doubtful))
@@ -296,6 +309,8 @@ static int file_size(sqlite3_file *self, sqlite3_int64 *size)
 {
     struct checked_file *file = checked_of(self);
     int rc = vdb_checked_fault(file->checked, VDB_IO_SIZE, file->name, SQLITE_IOERR_FSTAT);
+    if (!rc)
+        rc = vdb_checked_flush(file);
     if (!rc)
         rc = file->inner->pMethods->xFileSize(file->inner, size);
     if (!rc && file->kind == FILE_WAL && file->checked->readonly && *size == WAL_HEADER_BYTES)
@@ -384,6 +399,8 @@ static int file_shm_lock(sqlite3_file *self, int offset, int n, int flags)
         int rc = vdb_checked_fault(file->checked, VDB_IO_SHM, file->name, SQLITE_IOERR_SHMLOCK);
         if (rc)
             return rc;
+    } else if (file->wal && offset == INDEX_WRITE_LOCK && flags & SQLITE_SHM_EXCLUSIVE) {
+        vdb_checked_forget(file->wal);
     }
     return has_locks(file) ? vdb_locks_shm_lock(&file->locks, offset, n, flags)
                            : file->inner->pMethods->xShmLock(file->inner, offset, n, flags);
@@ -485,6 +502,8 @@ static int vfs_open(sqlite3_vfs *vfs, const char *name, sqlite3_file *self, int 
     }
     if (file->inner->pMethods) /* SQLite wants xClose then, also after a failure */
         file->file.pMethods = &methods;
+    if (file->main && file->inner->pMethods)
+        file->main->wal = file;
     if (!file->inner->pMethods) {
         vdb_free(checked->memory, file->page);
         file->page = NULL;

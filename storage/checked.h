@@ -7,6 +7,7 @@
  *               page's number; stamped when a page is written, on a copy; verified when read.
  *   WAL         SQLite's own frame sums are verified on every page read from it, up to the
  *               committed end.
+ *               The frames of a commit are written in one piece (checked_gather.c).
  *   mark        a checkpoint that starts is noted in `state`, and its end, both synced.
  * It also is where faults are injected (struct vdb_io_hook) and where bytes of catalog I/O are
  * counted.

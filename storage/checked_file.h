@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * storage/checked_file.h - what the three files of the shim share: checked.c, checked_wal.c, checked_scrub.c
+ * storage/checked_file.h - what the files of the shim share: checked.c, checked_wal.c, checked_gather.c,
+ * checked_scrub.c
  *
  *     | struct checked_file | the file of the VFS beneath |      one piece of memory, SQLite's
  */
@@ -58,6 +59,11 @@ struct checked_file {
     bool wal_seen;              /* kind MAIN: SQLite has looked into the WAL, with or without `index` */
     const volatile void *index; /* kind MAIN: region 0 of the WAL's index, when it is mapped */
     struct checked_file *main;  /* kind WAL: the main file of the same connection */
+    struct checked_file *wal;   /* kind MAIN: the WAL of the same connection, while it is open */
+    unsigned char *gathered;    /* kind WAL: frames that are to be written in one piece; NULL: never any */
+    int n_gathered;             /* ... so many bytes */
+    sqlite3_int64 gathered_at;  /* ... to here */
+    sqlite3_int64 written_to;   /* kind WAL: the end of what this transaction has written, gathered or not */
     struct vdb_locks locks;     /* kind MAIN, when the shim has the locks */
     unsigned char *page;        /* for copies. Kind MAIN: PAGE_BYTES; WAL: two frames less 16 bytes */
 };
@@ -67,6 +73,12 @@ int vdb_checked_note(struct vdb_checked *checked, const char *format, ...) __att
 
 /* Ask the hook. SQLITE_OK or the code to answer. */
 int vdb_checked_fault(struct vdb_checked *checked, enum vdb_io_op op, const char *name, int code);
+
+/* What SQLite writes to a WAL: gathered until a commit is complete. Flush: write what is gathered. Forget: the write
+ * transaction has ended, drop what is left of it. */
+int vdb_checked_gather(struct checked_file *wal, const void *bytes, int n_bytes, sqlite3_int64 offset);
+int vdb_checked_flush(struct checked_file *wal);
+void vdb_checked_forget(struct checked_file *wal);
 
 bool vdb_checked_page_is_good(const unsigned char *page, uint32_t number);
 
