@@ -2,7 +2,8 @@
  *
  * A flipped bit in the catalog's files is an error that names the file, or changes no row; damage that no
  * read meets is found by the scrub. A lost end of the WAL, and a checkpoint that was cut off over a damaged
- * WAL, are errors. What SQLite does with its files (vacuum, spills, temporary files) works through the shim.
+ * WAL, are errors. A commit is one write to the WAL, and only commits come there to stay. What SQLite does with
+ * its files (vacuum, spills, temporary files) works through the shim.
  */
 #include <stdlib.h>
 #include <sys/wait.h>
@@ -389,6 +390,114 @@ TEST(transactions_that_spill_and_make_and_drop_tables_leave_nothing_unstamped)
     CHECK_OK(err, vdb_catalog_check(catalog, count_message, &n, &err));
     CHECK_INT(n, 0);
     vdb_catalog_close(catalog);
+    CHECK_INT(problems(), 0);
+    CHECK_SIZE(vdb_memory_used(&heap), 0);
+}
+
+/* ---- frames that are gathered */
+
+static long n_log_writes;
+
+static int count_log_write(void *context, enum vdb_io_op op, const char *path)
+{
+    (void)context;
+    size_t n = strlen(path);
+    n_log_writes += op == VDB_IO_WRITE && n > 4 && !strcmp(path + n - 4, "-wal");
+    return 0;
+}
+
+static struct vdb_catalog *open_with(bool durable)
+{
+    struct vdb_catalog_options options = options_for(test_directory());
+    struct vdb_catalog *catalog = NULL;
+    vecdb_error err = VECDB_ERROR_INIT;
+    options.durable = durable;
+    CHECK_OK(err, vdb_catalog_open(&options, &catalog, &err));
+    return catalog;
+}
+
+static void same_rows(struct vdb_catalog *left, struct vdb_catalog *right)
+{
+    vecdb_error err = VECDB_ERROR_INIT;
+    uint64_t digests[2] = {0, 1}, n_rows;
+    CHECK_OK(err, digest_rows(left, &digests[0], &n_rows, &err));
+    CHECK_OK(err, digest_rows(right, &digests[1], &n_rows, &err));
+    CHECK_SIZE(digests[0], digests[1]);
+}
+
+TEST(the_frames_of_a_commit_go_to_the_log_in_one_write_with_and_without_full_durability)
+{
+    vecdb_error err = VECDB_ERROR_INIT;
+    struct vdb_io_hook counter = {count_log_write, NULL};
+    for (int durable = 0; durable < 2; durable++) {
+        hook = &counter;
+        struct vdb_catalog *catalog = open_with(durable), *other;
+        hook = NULL;
+        other = open_with(true);
+        CHECK_OK(err, commit_rows(catalog, 0, 5, 900, 0, &err)); /* the log's header is made */
+        for (unsigned i = 1; i < 50; i++) {
+            n_log_writes = 0;
+            CHECK_OK(err, commit_rows(catalog, 3 * i, 3, 300, i, &err));
+            CHECK_SIZE(n_log_writes, 1);
+            same_rows(catalog, other); /* which reads the file */
+        }
+        vdb_catalog_close(other);
+        vdb_catalog_close(catalog);
+    }
+    CHECK_INT(problems(), 0);
+}
+
+static void spill_and_end(struct vdb_catalog *catalog, struct vdb_random *random, unsigned salt)
+{
+    vecdb_error err = VECDB_ERROR_INIT;
+    struct vdb_connection *writer;
+    uint64_t sequence;
+    CHECK_OK(err, vdb_write_begin(catalog, &writer, &sequence, &err));
+    CHECK_OK(err, vdb_execute(writer, "PRAGMA cache_size = 10", 0, &err));
+    CHECK_OK(err, put_rows(writer, vdb_random_below(random, 200), 1 + vdb_random_below(random, 40),
+                           (int)vdb_random_below(random, 3000), salt, &err));
+    if (vdb_random_below(random, 2)) { /* frames are written over in place, and their headers once more */
+        CHECK_OK(err, vdb_execute(writer, "SAVEPOINT inner", 0, &err));
+        CHECK_OK(err, put_rows(writer, vdb_random_below(random, 200), 30, 2000, salt + 1, &err));
+        if (vdb_random_below(random, 2))
+            CHECK_OK(err, vdb_execute(writer, "ROLLBACK TO inner", 0, &err));
+        CHECK_OK(err, vdb_execute(writer, "RELEASE inner", 0, &err));
+        CHECK_OK(err, put_rows(writer, vdb_random_below(random, 200), 20, 500, salt + 2, &err));
+    }
+    /* New pages only: they are spilled, and nothing is read that would flush them. */
+    CHECK_OK(err, vdb_execute(writer,
+                              "INSERT INTO appended(value) WITH RECURSIVE row(i) AS (SELECT 1 UNION ALL SELECT i + 1 "
+                              "FROM row WHERE i < %llu) SELECT zeroblob(3000) FROM row",
+                              15 + vdb_random_below(random, 40), &err));
+    if (vdb_random_below(random, 2))
+        vdb_write_rollback(writer);
+    else
+        CHECK_OK(err, vdb_write_commit(writer, &err));
+}
+
+TEST(what_a_rolled_back_transaction_gathered_reaches_the_log_of_nobody)
+{
+    struct vdb_random random = {test_seed()};
+    vecdb_error err = VECDB_ERROR_INIT;
+    struct vdb_catalog *catalogs[3] = {open_with(true), open_with(false), open_with(false)};
+    struct vdb_connection *writer;
+    uint64_t sequence;
+    CHECK_OK(err, vdb_write_begin(catalogs[0], &writer, &sequence, &err));
+    CHECK_OK(err, vdb_execute(writer, "CREATE TABLE appended(id INTEGER PRIMARY KEY, value)", 0, &err));
+    CHECK_OK(err, vdb_write_commit(writer, &err));
+    for (unsigned round = 0; round < 150; round++) {
+        int i = (int)vdb_random_below(&random, 3);
+        if (vdb_random_below(&random, 2))
+            spill_and_end(catalogs[i], &random, round);
+        else
+            CHECK_OK(err, commit_rows(catalogs[i], vdb_random_below(&random, 200), 3, 900, round, &err));
+        same_rows(catalogs[i], catalogs[(i + 1) % 3]);
+    }
+    int n = 0;
+    CHECK_OK(err, vdb_catalog_check(catalogs[0], count_message, &n, &err));
+    CHECK_INT(n, 0);
+    for (int i = 0; i < 3; i++)
+        vdb_catalog_close(catalogs[i]);
     CHECK_INT(problems(), 0);
     CHECK_SIZE(vdb_memory_used(&heap), 0);
 }
