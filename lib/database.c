@@ -286,7 +286,8 @@ static int open_parts(vecdb *db, const struct vdb_io_hook *hook, vecdb_error *er
         return status;
     if (!db->is_memory && !db->is_readonly && is_inside_database(db)) {
         db->is_readonly = true;
-        vdb_database_log(db, VECDB_LOG_WARNING, "%s is a snapshot of the database around it: opened read-only", db->path);
+        vdb_database_log(db, VECDB_LOG_WARNING, "%s is a snapshot of the database around it: opened read-only",
+                         db->path);
     }
     struct vdb_catalog_options catalog = {.memory = &db->memory,
                                           .directory = db->is_memory ? NULL : db->path,

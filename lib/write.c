@@ -324,8 +324,8 @@ int vecdb_insert(vecdb_collection *collection, const vecdb_record *records, size
 
 /* ------------------------------------------------------------------ from columns */
 
-/* What rows of a column are, all of it decided once: the field may be dropped and made again, with longer vectors, before
- * they are read. */
+/* What rows of a column are, all of it decided once: the field may be dropped and made again, with longer vectors,
+ * before they are read. */
 struct column_shape {
     size_t stride; /* bytes from row to row */
     uint32_t dimension;
@@ -386,7 +386,7 @@ int vecdb_write(vecdb_collection *collection, const vecdb_batch *given, vecdb_er
 {
     vecdb_batch own;
     if (!given)
-        return vdb_fail(err, VECDB_MISUSE, "the batch is NULL");
+        return vdb_fail(err, VECDB_MISUSE, "the batch is NULL; vecdb_batch.size must be sizeof(vecdb_batch)");
     int status = VDB_STRUCT_COPY(&own, given, vecdb_batch, insert, err);
     if (status)
         return status;

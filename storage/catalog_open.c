@@ -608,7 +608,8 @@ int vdb_catalog_open(const struct vdb_catalog_options *options, struct vdb_catal
     catalog->path = join(catalog->memory, options->directory ? options->directory : "", "catalog.sqlite");
     catalog->wal_path = join(catalog->memory, options->directory ? options->directory : "", "catalog.sqlite-wal");
     catalog->index_path = join(catalog->memory, options->directory ? options->directory : "", "catalog.sqlite-shm");
-    int rc = catalog->path && catalog->wal_path && catalog->index_path ? VECDB_OK : vdb_fail_memory(err, sizeof *catalog);
+    bool has_paths = catalog->path && catalog->wal_path && catalog->index_path;
+    int rc = has_paths ? VECDB_OK : vdb_fail_memory(err, sizeof *catalog);
     if (!rc)
         rc = open_state(catalog, options, err);
     if (!rc)
