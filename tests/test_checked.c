@@ -10,6 +10,7 @@
 
 #include "catalog_help.h"
 #include "storage/connection_parts.h"
+#include "storage/checked_file.h"
 
 static const char *const names[] = {"catalog.sqlite", "catalog.sqlite-wal", "catalog.sqlite-shm", "state"};
 
@@ -176,7 +177,9 @@ TEST(a_flipped_bit_in_a_log_in_use_is_an_error_or_harmless)
     long n_detected = 0;
     CHECK_OK(err, read_all(false, &expected, &err));
     for (int trial = 0; trial < 1500; trial++) {
-        size_t at = vdb_random_below(&random, n_bytes);
+        /* Not in the header: it is not read while the log is in use, and who opens the database for writing
+         * copies the frames, which the index knows, and empties a log with such a header. */
+        size_t at = WAL_HEADER_BYTES + vdb_random_below(&random, n_bytes - WAL_HEADER_BYTES);
         int bit = (int)vdb_random_below(&random, 8);
         flip_bit(path, at, bit);
         int rc = read_all(trial % 2, &digest, &err);
