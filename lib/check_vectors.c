@@ -15,6 +15,7 @@
  */
 #include "check.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -151,8 +152,9 @@ static void check_rows(struct extent_check *check, uint32_t page, const struct v
         const char *values = (const char *)block->rows + i * block->stride;
         if (vdb_check_values(row, vdb_block_slot(block, i), values, block->type, check->scratch, &fault) && !n_faults++)
             first = fault;
-        /* The bound is rounded up by 2^-20 at most: vdb_norm_bound. */
-        n_long += vdb_norm_bound(block->type, values, row->dimension) * (1 - 0x1p-18f) > block->max_norm;
+        /* Rounded up by 2^-20 at most, and to infinity from 3e38 on: vdb_norm_bound. */
+        float norm = vdb_norm_bound(block->type, values, row->dimension);
+        n_long += (double)norm < HUGE_VAL && norm * (1 - 0x1p-18f) > block->max_norm;
     }
     if (n_faults)
         tell_rows(check, "page %u has %u vectors that may not be: %.200s", page, n_faults, first.message);

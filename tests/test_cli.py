@@ -885,7 +885,7 @@ def options_of_the_database_are_taken_by_every_command():
 
 @test
 def progress_is_shown_on_a_terminal_only():
-    rows = endless(30000)
+    rows = endless(120000)
     master, slave = pty.openpty()
     child = subprocess.Popen([CLI, "import", "db", "c", rows, "--batch", "50", "--durability", "normal"],
                              stdout=subprocess.DEVNULL, stderr=slave)
