@@ -32,7 +32,18 @@ SQLITE = r"sqlite3_(?:open_v2|prepare_v2|step|exec|backup_init|backup_step|wal_c
 KINDS = {"memory": MEMORY, "files": FILES, "SQLite": SQLITE}
 
 # file, a piece of the line -> why it cannot fail here, or may fail unseen
-REASONS: dict[tuple[str, str], str] = {}
+REASONS: dict[tuple[str, str], str] = {
+    ("storage/checked_locks.c", "F_UNLCK, PENDING_BYTE"): "a lock that is given back has no failure",
+    ("storage/checked_locks.c", "SQLITE_LOCK_RESERVED ?"):
+        "SQLite asks only if a rollback journal lies beside the catalog: a power cut while it was made",
+    ("storage/checked_locks.c", "(void)!fchmod"): "what it answers is ignored: the index serves its owner anyway",
+    ("storage/checked_locks.c", "(void)!fchown"): "what it answers is ignored: the index serves its owner anyway",
+    ("storage/vfs_posix.c", "int os_error = lstat(to"): "only where renameat2 is missing",
+    ("storage/vfs_posix.c", "if (!os_error && rename(from, to))"): "only where renameat2 is missing",
+    ("storage/state.c", "vdb_strdup(state->memory, \".\", 1)"): "the path of `state` has its directory before it",
+    ("storage/vfs_memory.c", "vdb_strdup(base->memory, to"):
+        "who renames (repair, restore) works on directories, not on a database in memory",
+}
 # whole files
 FILE_REASONS = {
     "storage/vfs_fault.c": "the seam for tests: it fails itself, and is not linked with in these lives",
@@ -133,6 +144,9 @@ def main():
     for kind, (n, n_failed, n_excused) in counts.items():
         total += n
         print(f"{kind}: {n} sites, {n_failed} have failed, {n_excused} cannot (reasons are in the script)")
+    n_failed = sum(count[1] for count in counts.values())
+    n_excused = sum(count[2] for count in counts.values())
+    print(f"{total} sites, {n_failed} failed, {n_excused} excused, {len(wrong)} never")
     print(f"{total - len(wrong)} passed, {len(wrong)} failed, 0 skipped")
     return bool(wrong)
 

@@ -8,7 +8,8 @@
  * stack. To fail the first call of each site is to have every site fail once.
  *
  * With VECDB_FAULT_SITES=file the stack of every call that was failed is added to that file, for
- * tests/fault_sites.py to compare with the sources.
+ * tests/fault_sites.py to compare with the sources; and what is watched then is not every stack, but each that has
+ * a call in it which none before had, in any life of the process: all places, not all ways to them.
  *
  * Not for sanitizers, which replace the same functions (INJECT_WORKS is 0 there).
  */
