@@ -496,7 +496,8 @@ static void live_and_heal_the_state(struct life *life)
     if (life->n_failed)
         return;
     flip(life->path, "state", 20);
-    CALL(life, "repair", vecdb_repair(life->path, &life->options, NULL, note_problem, NULL, &n_lost, &err));
+    for (int i = 0; i < 2; i++) /* also after one that failed */
+        CALL(life, "repair", vecdb_repair(life->path, &life->options, NULL, note_problem, NULL, &n_lost, &err));
     snprintf(complete, sizeof complete, "%s.repaired", life->path);
     snprintf(debris, sizeof debris, "%s.repairing", life->path);
     if (life->n_failed)
@@ -509,7 +510,8 @@ static void live_and_heal_the_state(struct life *life)
     snprintf(debris, sizeof debris, "%s.repairing/vectors-1-1", life->path);
     write_file(debris, "debris", 6);
     flip(life->path, "vectors-2-1", 5000);
-    CALL(life, "repair", vecdb_repair(life->path, &life->options, NULL, note_problem, NULL, &n_lost, &err));
+    for (int i = 0; i < 2; i++)
+        CALL(life, "repair", vecdb_repair(life->path, &life->options, NULL, note_problem, NULL, &n_lost, &err));
 }
 
 /* Names without a directory before them, and a place for what is restored that is there and empty. */
