@@ -221,7 +221,8 @@ static bool caller_can_bear_it(const void *caller)
     inside++;
     bool is_roaring = dladdr(caller, &info) && info.dli_fname && strstr(info.dli_fname, "roaring");
     bool is_new = is_roaring && info.dli_sname &&
-                  (!strncmp(info.dli_sname, "roaring_bitmap_create", 21) || !strcmp(info.dli_sname, "roaring_bitmap_copy"));
+                  (!strncmp(info.dli_sname, "roaring_bitmap_create", 21) ||
+                   !strcmp(info.dli_sname, "roaring_bitmap_copy"));
     inside--;
     return !is_roaring || is_new;
 }

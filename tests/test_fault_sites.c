@@ -4,7 +4,7 @@
  *
  * Lives of a database, of every feature, over a libc that fails on demand (inject.h): so what fails is whatever
  * the library, SQLite or zstd ask for, wherever. First a life is watched, which finds every call site; then it is
- * lived again for one in 12 of them (VECDB_TEST_ROUNDS=n: one in n), that site's first call failing. The properties:
+ * lived again for one in 30 of them (VECDB_TEST_ROUNDS=n: one in n), that site's first call failing. The properties:
  *   1. A call succeeds, or fails with an error that fits and a sentence. An interrupted system call, and one that
  *      did half, are nothing that anyone notices.
  *   2. Afterwards the database opens, holds every record of the ledger that was acknowledged, has nothing wrong
@@ -363,7 +363,8 @@ static void live_with_changes(struct life *life)
         CALL(life, "rename", vecdb_collection_rename(life->db, "other", "another", &err));
         CALL(life, "drop", vecdb_collection_drop(life->db, "another", &err));
         CALL(life, "drop", ({
-                 int status = vecdb_collection_drop(life->db, "other", &err); /* which has its old name after a failure */
+                 /* which has its old name after a failure */
+                 int status = vecdb_collection_drop(life->db, "other", &err);
                  status == VECDB_NOT_FOUND ? VECDB_OK : status;
              }));
     }
@@ -684,7 +685,7 @@ static void fail_each_site(const char *name, void (*live)(struct life *), enum i
     size_t n_sites = inject_end();
     snprintf(trial, sizeof trial, "%s without a failure", name);
     check_afterwards(&life);
-    size_t step = n_sites < 20 ? 1 : test_rounds(12), n_reached = 0, n_noticed = 0;
+    size_t step = n_sites < 20 ? 1 : test_rounds(30), n_reached = 0, n_noticed = 0;
     for (size_t i = test_seed() % step; i < n_sites; i += step) {
         bool is_harmless = os_error == EINTR || os_error == INJECT_SHORT;
         snprintf(trial, sizeof trial, "%s, call %ld (site %zu of %zu) fails with %d", name, firsts[i], i, n_sites,
