@@ -27,9 +27,11 @@
 #include <errno.h>
 #include <stdio.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/error.h"
+#include "base/threads.h"
 #include "connection_parts.h"
 
 #define SHORTEST_WAIT_MS 1000 /* a reader waits for another's recovery even when it was told not to wait */
@@ -260,7 +262,22 @@ static int verify_shape(struct vdb_connection *connection, vecdb_error *err)
     return VECDB_OK;
 }
 
-int vdb_connection_open(struct vdb_catalog *catalog, bool writes, struct vdb_connection **out, vecdb_error *err)
+/* Reading says READONLY when the WAL's index is in the making and the connection may not make it: whoever may
+ * write is about to finish. True: try again. */
+static bool is_worth_waiting(const struct vdb_catalog *catalog, int status, uint64_t *deadline_ns)
+{
+    if (status != VECDB_READONLY || !catalog->readonly)
+        return false;
+    uint64_t now = vdb_now_ns();
+    if (!*deadline_ns)
+        *deadline_ns = now + (uint64_t)catalog->busy_ms * 1000000;
+    if (now >= *deadline_ns)
+        return false;
+    nanosleep(&(struct timespec){.tv_nsec = 2000000}, NULL);
+    return true;
+}
+
+static int open_once(struct vdb_catalog *catalog, bool writes, struct vdb_connection **out, vecdb_error *err)
 {
     struct vdb_connection *connection;
     int rc = open_raw(catalog, writes, false, &connection, err);
@@ -276,6 +293,19 @@ int vdb_connection_open(struct vdb_catalog *catalog, bool writes, struct vdb_con
     }
     *out = connection;
     return VECDB_OK;
+}
+
+int vdb_connection_open(struct vdb_catalog *catalog, bool writes, struct vdb_connection **out, vecdb_error *err)
+{
+    uint64_t deadline = 0;
+    vecdb_error own = VECDB_ERROR_INIT;
+    int rc;
+    do
+        rc = open_once(catalog, writes, out, &own);
+    while (is_worth_waiting(catalog, rc, &deadline));
+    if (rc && err)
+        *err = own;
+    return rc;
 }
 
 static int check_features(struct vdb_catalog *catalog, uint64_t to_read, uint64_t to_write, int64_t encryption,
@@ -537,11 +567,19 @@ static int open_first(struct vdb_catalog *catalog, const struct vdb_catalog_opti
     catalog->immutable = may_be_immutable(catalog);
     int rc = VECDB_OK;
     if (!catalog->in_memory && has_content(catalog->path)) {
-        rc = open_raw(catalog, false, false, &connection, err);
-        if (!rc)
-            rc = vdb_connection_identify(connection, &present, err);
-        if (!rc && present)
-            rc = verify_shape(connection, err);
+        uint64_t deadline = 0;
+        vecdb_error own = VECDB_ERROR_INIT;
+        do {
+            vdb_connection_close(connection);
+            connection = NULL;
+            rc = open_raw(catalog, false, false, &connection, &own);
+            if (!rc)
+                rc = vdb_connection_identify(connection, &present, &own);
+            if (!rc && present)
+                rc = verify_shape(connection, &own);
+        } while (is_worth_waiting(catalog, rc, &deadline));
+        if (rc && err)
+            *err = own;
         if (!rc && present && !catalog->readonly && sqlite3_db_readonly(connection->sqlite, "main") == 1)
             catalog->readonly = true;
     }
