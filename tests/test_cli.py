@@ -22,21 +22,9 @@ import shutil
 import signal
 import struct
 import subprocess
-import sys
-import tempfile
 import time
-import traceback
 
-HERE = os.path.dirname(os.path.abspath(__file__))
-CLI = os.path.abspath(os.environ.get("VECDB_CLI", os.path.join(HERE, "..", "build", "plain", "vecdb-cli")))
-SLOW = float(os.environ.get("VECDB_TEST_SLOW", "1"))
-TESTS = []
-
-
-def test(function):
-    TESTS.append(function)
-    return function
-
+from script import CLI, SLOW, main, test
 
 # ------------------------------------------------------------------ running the program
 
@@ -909,31 +897,5 @@ def progress_is_shown_on_a_terminal_only():
 # ------------------------------------------------------------------ running the tests
 
 
-def main():
-    wanted = sys.argv[1:]
-    passed = failed = 0
-    if not os.access(CLI, os.X_OK):
-        print(f"there is no {CLI}; build it, or set VECDB_CLI")
-        sys.exit(1)
-    for function in TESTS:
-        if wanted and not any(word in function.__name__ for word in wanted):
-            continue
-        directory = tempfile.mkdtemp(prefix="vecdb-cli-")
-        os.chdir(directory)
-        try:
-            function()
-            passed += 1
-            print(f"ok   {function.__name__}", flush=True)
-        except Exception:  # a failed test is told, and the others go on
-            failed += 1
-            print(f"FAIL {function.__name__}", flush=True)
-            traceback.print_exc(limit=-1, file=sys.stdout)
-        finally:
-            os.chdir("/")
-            shutil.rmtree(directory, ignore_errors=True)
-    print(f"{passed} passed, {failed} failed, 0 skipped")
-    sys.exit(1 if failed else 0)
-
-
 if __name__ == "__main__":
-    main()
+    main("vecdb-cli-")

@@ -21,26 +21,15 @@ VECDB_CLI names the program, VECDB_TEST_SEED a seed to run again, VECDB_TEST_ROU
 import json
 import os
 import random
-import shutil
 import signal
 import struct
 import subprocess
-import sys
-import tempfile
 import time
-import traceback
 
-HERE = os.path.dirname(os.path.abspath(__file__))
-CLI = os.path.abspath(os.environ.get("VECDB_CLI", os.path.join(HERE, "..", "build", "plain", "vecdb-cli")))
-SLOW = float(os.environ.get("VECDB_TEST_SLOW", "1"))
-ROUNDS = int(os.environ.get("VECDB_TEST_ROUNDS", "6"))
-SEED = int(os.environ.get("VECDB_TEST_SEED", "0")) or random.SystemRandom().randint(1, 10**9)
-TESTS = []
+from script import CLI, SLOW, main, test
 
-
-def test(function):
-    TESTS.append(function)
-    return function
+ROUNDS = int(os.environ.get("VECDB_TEST_ROUNDS") or "6")
+SEED = int(os.environ.get("VECDB_TEST_SEED") or "0") or random.SystemRandom().randint(1, 10**9)
 
 
 def cli(*words, stdin=b""):
@@ -394,31 +383,5 @@ def an_export_that_is_ended_leaves_no_file_under_its_name():
 # ------------------------------------------------------------------ running the tests
 
 
-def main():
-    wanted = sys.argv[1:]
-    passed = failed = 0
-    if not os.access(CLI, os.X_OK):
-        print(f"there is no {CLI}; build it, or set VECDB_CLI")
-        sys.exit(1)
-    for function in TESTS:
-        if wanted and not any(word in function.__name__ for word in wanted):
-            continue
-        directory = tempfile.mkdtemp(prefix="vecdb-roundtrip-")
-        os.chdir(directory)
-        try:
-            function()
-            passed += 1
-            print(f"ok   {function.__name__}", flush=True)
-        except Exception:  # a failed test is told, and the others go on
-            failed += 1
-            print(f"FAIL {function.__name__}; again with VECDB_TEST_SEED={SEED}", flush=True)
-            traceback.print_exc(limit=-2, file=sys.stdout)
-        finally:
-            os.chdir("/")
-            shutil.rmtree(directory, ignore_errors=True)
-    print(f"{passed} passed, {failed} failed, 0 skipped")
-    sys.exit(1 if failed else 0)
-
-
 if __name__ == "__main__":
-    main()
+    main("vecdb-roundtrip-", again=f"; again with VECDB_TEST_SEED={SEED}")
