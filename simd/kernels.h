@@ -46,6 +46,30 @@ typedef void (*vdb_score_fn)(const void *query, const void *rows, size_t stride,
 typedef void (*vdb_tile_fn)(const float *const queries[VDB_TILE_QUERIES], const float *rows, size_t stride,
                             size_t n_rows, uint32_t dimension, float *out, size_t out_stride);
 
+/* ------------------------------------------------------------------ codes (index/codes.h)
+ *
+ * A record is a code and, behind it, the factors `add` and `scale` (two floats). `n_values` is a multiple of 64.
+ *     4 bits   n_values / 2 bytes: byte j of a block of 64 holds value j in its low half and value 64 + j in its high
+ *              half; when 64 values are left over, a last block of 32 bytes holds values j and 32 + j. Values 0 .. 15
+ *     8 bits   n_values bytes, 0 .. 255
+ * For node ids[i], record r = codes + ids[i] * stride and isum = the sum of query->values[j] * value j, in integers:
+ *     4 bits   out[i] = add + scale * (query->scale * (float)(2 * isum - 15 * query->sum))
+ *     8 bits   out[i] = add + scale * (query->scale * (float)(isum - 128 * query->sum))
+ * Each operation is rounded to float once, without fused ones: every tier gives the same bits. The integers fit 32 bits
+ * up to 65,536 values. Kernels prefetch the records of later ids themselves. */
+struct vdb_code_query {
+    const int8_t *values; /* n_values of them, 64-byte aligned */
+    int32_t sum;          /* of the values */
+    float scale;
+};
+typedef void (*vdb_code_fn)(const struct vdb_code_query *query, const unsigned char *codes, size_t stride,
+                            uint32_t n_values, const uint32_t *ids, size_t n, float *out);
+/* Bits: out[i] = the number of bits that differ between n_bytes bytes of the query and of record ids[i]. */
+typedef void (*vdb_code_bits_fn)(const void *query, const unsigned char *codes, size_t stride, uint32_t n_bytes,
+                                 const uint32_t *ids, size_t n, float *out);
+/* One Hadamard transform in place of n = 2^m >= 64 floats, not scaled; the same bits on every tier. */
+typedef void (*vdb_hadamard_fn)(float *values, size_t n);
+
 struct vdb_kernels {
     const char *name; /* "scalar", "avx2", "avx512", "avx512-vnni-bf16", "neon", "neon-dotprod", ... */
     /* [op][type], type one of VECDB_F32 .. VECDB_U8: an f32 query against rows of that type. None is NULL. */
@@ -55,6 +79,9 @@ struct vdb_kernels {
     vdb_score_fn hamming; /* bits against bits; `dimension` counts bits, unused bits are zero */
     vdb_tile_fn tile_dot;
     vdb_tile_fn tile_l2;
+    vdb_code_fn code4, code8;
+    vdb_code_bits_fn code_bits;
+    vdb_hadamard_fn hadamard;
     /* n values of a type as floats, exactly. [type], f32 included. */
     void (*widen[VECDB_U8 + 1])(const void *values, size_t n, float *out);
 };
