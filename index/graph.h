@@ -86,6 +86,9 @@ struct vdb_graph_info {
 };
 void vdb_graph_describe(const struct vdb_graph *graph, struct vdb_graph_info *info);
 
+/* The first slot of a node below n_nodes. */
+uint32_t vdb_graph_node_slot(const struct vdb_graph *graph, uint32_t node);
+
 /* ------------------------------------------------------------------ searching */
 
 /* A field's rows by slot. find pins n rows (in the order of `slots`; a slot without a row gives values NULL) and
@@ -104,6 +107,9 @@ struct vdb_rows {
 /* ef: how many candidates the walk keeps; n_rerank: of how many the exact distance is computed. 0: chosen from k. */
 struct vdb_graph_effort {
     uint32_t ef, n_rerank;
+    /* A node that this walk does not see at all, neither as a candidate nor as a way to others (marked as visited before
+     * the walk begins, in all layers): for calibrate.c, which searches for stored vectors. NULL: none. */
+    const uint32_t *without;
 };
 
 struct vdb_graph_counts {
