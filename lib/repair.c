@@ -48,7 +48,7 @@
 
 /* What `state` says. */
 struct state_facts {
-    bool is_missing, is_damaged, has_mark, has_uuid;
+    bool is_missing, is_damaged, is_of_preview, has_mark, has_uuid;
     char reason[256];
     unsigned char uuid[16];
     uint64_t sequence; /* the higher of its two numbers */
@@ -224,7 +224,8 @@ static int read_state(struct vdb_repair *repair, struct state_facts *facts, vecd
     }
     vdb_state_close(state);
     vdb_free(&repair->memory, path);
-    if (status == VECDB_CORRUPT || status == VECDB_NEWER) {
+    facts->is_of_preview = status == VECDB_UNSUPPORTED;
+    if (status == VECDB_CORRUPT || status == VECDB_NEWER || status == VECDB_UNSUPPORTED) {
         facts->is_damaged = true;
         snprintf(facts->reason, sizeof facts->reason, "%.250s", own.message);
         return VECDB_OK;
@@ -268,7 +269,8 @@ static bool lacks_commits(const struct vdb_repair *repair, const struct state_fa
     return !repair->truth->has_database || repair->truth->sequence < facts->durable;
 }
 
-static int refuse_newer(const struct vdb_repair *repair, vecdb_error *err)
+/* `state` is asked for version 0 only where page 1 of the catalog does not tell: then the catalog counts. */
+static int refuse_versions(const struct vdb_repair *repair, const struct state_facts *facts, vecdb_error *err)
 {
     const struct vdb_repair_truth *truth = repair->truth;
     const struct vdb_salvage_report *report = vdb_salvage_get_report(repair->salvage);
@@ -278,6 +280,9 @@ static int refuse_newer(const struct vdb_repair *repair, vecdb_error *err)
             err, VECDB_NEWER,
             "%s was written by a newer version of the library, or is encrypted: repair it with that version",
             repair->path);
+    bool is_told = report->application_id == VDB_APPLICATION_ID;
+    if (is_told ? report->format_version < 1 : facts->is_of_preview)
+        return vdb_fail(err, VECDB_UNSUPPORTED, "%s has format version 0, " VDB_OF_A_PREVIEW, repair->path);
     return VECDB_OK;
 }
 
@@ -301,7 +306,7 @@ static int diagnose(struct vdb_repair *repair, const struct state_facts *facts, 
             return status;
         report = vdb_salvage_get_report(repair->salvage);
     }
-    if ((status = refuse_newer(repair, err)))
+    if ((status = refuse_versions(repair, facts, err)))
         return status;
     const struct vdb_repair_truth *truth = repair->truth;
     bool is_marked = facts->has_mark && state_counts(repair, facts) &&

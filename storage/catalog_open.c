@@ -229,6 +229,9 @@ static int identify(struct vdb_connection *connection, bool *present, vecdb_erro
     if (version > VDB_FORMAT_VERSION)
         return vdb_fail(err, VECDB_NEWER, "catalog.sqlite has format version %lld; this library knows up to %d",
                         (long long)version, VDB_FORMAT_VERSION);
+    if (version < 1)
+        return vdb_fail(err, VECDB_UNSUPPORTED, "catalog.sqlite has format version %lld, " VDB_OF_A_PREVIEW,
+                        (long long)version);
     return VECDB_OK;
 }
 

@@ -32,7 +32,8 @@
 #include "checked.h"
 
 #define VDB_APPLICATION_ID 0x56644231 /* "VdB1" in the catalog's header */
-#define VDB_FORMAT_VERSION 0
+/* Frozen: FORMAT.md, "Versions", says what raises it. */
+#define VDB_FORMAT_VERSION 1
 /* Bits of `database`.read_features and write_features that this library knows (FORMAT.md, "Features"). */
 #define VDB_READ_FEATURES ((uint64_t)0)
 #define VDB_WRITE_FEATURES ((uint64_t)0)

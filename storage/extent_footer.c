@@ -46,6 +46,9 @@ int vdb_vector_file_verify(struct vdb_file *file, const unsigned char uuid[16], 
         return vdb_fail(err, VECDB_NEWER,
                         "%s is of format version %u, encryption scheme %u, which this library does not know", name,
                         vdb_load_u16(header + 12), header[14]);
+    if (is_whole && vdb_load_u16(header + 12) < EXTENT_VERSION)
+        return vdb_fail(err, VECDB_CORRUPT, "%s is of format version %u, of a preview of the library", name,
+                        vdb_load_u16(header + 12));
     if (!is_whole || header[15] || memcmp(header + 56, zeros, 8))
         return vdb_fail(err, VECDB_CORRUPT, "the header of %s is damaged: its checksum does not fit its bytes", name);
     if (memcmp(header + 16, uuid, 16))
@@ -211,6 +214,8 @@ int vdb_footer_read(struct vdb_memory *memory, struct vdb_file *file, const unsi
                           "library does not know",
                           vdb_path_tail(file->path), vdb_load_u16(trailer + 4), trailer[7]);
         goto done;
+    } else if (vdb_load_u16(trailer + 4) < EXTENT_VERSION) {
+        fault = "it is of format version 0, of a preview of the library";
     } else if (vdb_load_u64(trailer + 56) != ref->check) {
         fault = "it is intact but not the one that was committed";
     }

@@ -5,14 +5,14 @@
  *     file header, 64 bytes                       page entry, 32 bytes
  *     0   check       u64  XXH3-64 of 8 .. 63     0   offset      u64  from the extent's beginning
  *     8   magic       "VDBV"                      8   check       u64  the page's own
- *     12  version     u16  0                      16  length      u32  of the page
+ *     12  version     u16  1                      16  length      u32  of the page
  *     14  encryption  u8   0: none                20  n_rows      u32
  *     15  zero                                    24  first_slot  u32
  *     16  uuid        16 bytes, the database's    28  last_slot   u32
  *     32  field       u64
  *     40  generation  u64                         trailer, 64 bytes
  *     48  store       u64                         0   magic       "VDBF"
- *     56  zeros                                   4   version     u16  0
+ *     56  zeros                                   4   version     u16  1
  *     footer                                      6   type        u8   the field's
  *     | entry | entry | ... | trailer |           7   encryption  u8   0: none
  *                                                 8   dimension   u32
@@ -40,7 +40,7 @@
 
 #define VECTOR_FILE_MAGIC "VDBV"
 #define FOOTER_MAGIC "VDBF"
-#define EXTENT_VERSION 0
+#define EXTENT_VERSION 1
 #define ENTRY_BYTES 32
 #define TRAILER_BYTES 64
 #define GAP_PIECE_BYTES 4096

@@ -68,17 +68,26 @@ int vdb_buffer_reserve(struct vdb_buffer *buffer, size_t n_more, vecdb_error *er
 }
 
 /* ---- parsing */
+/* A page of another version or scheme is one only if its check is right: else it is damaged. */
+static int parse_version(const unsigned char *bytes, size_t n_bytes, uint64_t check, vecdb_error *err)
+{
+    uint32_t version = vdb_load_u16(bytes + PAGE_AT_VERSION), scheme = bytes[PAGE_AT_ENCRYPTION];
+    if (memcmp(bytes + PAGE_AT_MAGIC, PAGE_MAGIC, 4))
+        return vdb_fail(err, VECDB_CORRUPT, "it does not begin as a page does");
+    if (version == PAGE_VERSION && !scheme)
+        return VECDB_OK;
+    if (vdb_check_sum(bytes + 8, n_bytes - 8) != check)
+        return vdb_fail(err, VECDB_CORRUPT, "its checksum does not fit its bytes");
+    if (version > PAGE_VERSION)
+        return vdb_fail(err, VECDB_NEWER, "it is of format version %u, this library knows %u", version, PAGE_VERSION);
+    if (version < PAGE_VERSION)
+        return vdb_fail(err, VECDB_CORRUPT, "it is of format version %u, of a preview of the library", version);
+    return vdb_fail(err, VECDB_NEWER, "it is encrypted by scheme %u, which this library does not know", scheme);
+}
+
 static int parse_identity(const unsigned char *bytes, int type, uint32_t dimension, struct vdb_page *page,
                           vecdb_error *err)
 {
-    if (memcmp(bytes + PAGE_AT_MAGIC, PAGE_MAGIC, 4))
-        return vdb_fail(err, VECDB_CORRUPT, "it does not begin as a page does");
-    if (vdb_load_u16(bytes + PAGE_AT_VERSION) > PAGE_VERSION)
-        return vdb_fail(err, VECDB_NEWER, "it is of format version %u, this library knows %u",
-                        vdb_load_u16(bytes + PAGE_AT_VERSION), PAGE_VERSION);
-    if (bytes[PAGE_AT_ENCRYPTION])
-        return vdb_fail(err, VECDB_NEWER, "it is encrypted by scheme %u, which this library does not know",
-                        bytes[PAGE_AT_ENCRYPTION]);
     page->codec = bytes[PAGE_AT_CODEC];
     page->type = bytes[PAGE_AT_TYPE];
     page->stored_type = bytes[PAGE_AT_STORED_TYPE];
@@ -185,9 +194,9 @@ int vdb_page_parse(const void *bytes, size_t n_bytes, int type, uint32_t dimensi
     if (n_bytes < PAGE_FIXED_BYTES || n_bytes > VDB_PAGE_MAX_BYTES)
         return vdb_fail(err, VECDB_CORRUPT, "a page cannot have %zu bytes", n_bytes);
     struct vdb_page parsed = {.check = vdb_load_u64((const unsigned char *)bytes + PAGE_AT_CHECK)};
-    int status = parse_identity(bytes, type, dimension, &parsed, err);
-    if (status == VECDB_NEWER && vdb_check_sum((const unsigned char *)bytes + 8, n_bytes - 8) != parsed.check)
-        return vdb_fail(err, VECDB_CORRUPT, "its checksum does not fit its bytes"); /* damaged, not newer */
+    int status = parse_version(bytes, n_bytes, parsed.check, err);
+    if (!status)
+        status = parse_identity(bytes, type, dimension, &parsed, err);
     if (!status)
         status = parse_lengths(bytes, n_bytes, &parsed, err);
     if (status)

@@ -4,7 +4,7 @@
  *
  *     0   check         u64   XXH3-64 of the bytes 8 .. end of the page
  *     8   magic         "VDBP"
- *     12  version       u16   0
+ *     12  version       u16   1
  *     14  codec         u8    1 raw, 2 narrow, 3 planes
  *     15  type          u8    the field's vecdb_type
  *     16  stored type   u8    the type of the values in the body
@@ -30,7 +30,7 @@
 #include "page.h"
 
 #define PAGE_MAGIC "VDBP"
-#define PAGE_VERSION 0
+#define PAGE_VERSION 1
 #define PAGE_FIXED_BYTES 64
 #define PAGE_RUN_BYTES 8
 #define PAGE_PLANE_BYTES 8

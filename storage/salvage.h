@@ -59,7 +59,8 @@ void vdb_salvage_close(struct vdb_salvage *salvage); /* NULL is allowed */
 struct vdb_salvage_report {
     bool is_missing;         /* there is no catalog.sqlite, or it is empty */
     bool is_cut;             /* the main file does not end with a whole page */
-    uint32_t format_version; /* as page 1 says; 0 if that is damaged */
+    uint32_t application_id; /* as page 1 says; 0 if that is damaged */
+    uint32_t format_version; /* as application_id */
     uint32_t n_pages;        /* that the database has */
     uint32_t n_doubtful;     /* pages whose stamp is wrong, but which read like a page of their kind */
     uint32_t n_lost;         /* pages that cannot be read, or make no sense */

@@ -56,6 +56,7 @@ static int mark_free_pages(struct vdb_salvage *s, vecdb_error *err)
     if (status || trust != VDB_TRUST_GOOD)
         return status;
     s->report.format_version = vdb_salvage_u32(page + 60);
+    s->report.application_id = vdb_salvage_u32(page + 68);
     uint32_t trunk = vdb_salvage_u32(page + 32), n_left = vdb_salvage_u32(page + 36);
     while (trunk && n_left) {
         if (trunk < 3 || trunk > s->report.n_pages || s->owners[trunk] == OWNER_FREE)

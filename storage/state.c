@@ -53,7 +53,7 @@
 #include "base/threads.h"
 #include "lock_file.h"
 
-#define STATE_VERSION 0
+#define STATE_VERSION 1
 #define STATIC_BYTES 40
 #define AT_UUID 16
 #define AT_STATIC_CHECK 32
@@ -331,6 +331,9 @@ static int check_page(const struct vdb_state *state, const unsigned char *page, 
     if (vdb_load_u32(page + 8) > STATE_VERSION)
         return vdb_fail(err, VECDB_NEWER, "%s has format %u; this library knows up to %d", name_of(state),
                         (unsigned)vdb_load_u32(page + 8), STATE_VERSION);
+    if (vdb_load_u32(page + 8) < STATE_VERSION)
+        return vdb_fail(err, VECDB_UNSUPPORTED, "%s has format version %u, " VDB_OF_A_PREVIEW, name_of(state),
+                        (unsigned)vdb_load_u32(page + 8));
     if (vdb_load_u32(page + 12) != VDB_STATE_BYTES)
         return fail_damaged(state, "the header tells a wrong size", err);
     if (!all_zero(page + AT_ZEROS, VDB_STATE_BYTES - AT_ZEROS))

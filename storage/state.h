@@ -36,6 +36,9 @@
 #include "vecdb.h"
 
 #define VDB_STATE_BYTES 4096
+/* How sentences about version 0 end, which was never released. */
+#define VDB_OF_A_PREVIEW                                                                                               \
+    "of a preview of the library; this one reads version 1: export the database with that preview, and import it here"
 
 struct vdb_state;
 

@@ -69,7 +69,7 @@ static const char *const STATEMENTS[] = {
     "PRAGMA writable_schema = ON; UPDATE sqlite_schema SET rootpage = 2 WHERE name = 'changes'",
     "PRAGMA writable_schema = ON; UPDATE sqlite_schema SET sql = 'CREATE TABLE fields(id)' WHERE name = 'fields'",
     "PRAGMA writable_schema = ON; UPDATE sqlite_schema SET sql = 'x' WHERE name = 'dead'",
-    "PRAGMA user_version = 1",
+    "PRAGMA user_version = 2",
     "PRAGMA application_id = 1",
 };
 #define N_OF(array) (sizeof array / sizeof array[0])

@@ -91,7 +91,7 @@ def read_page(page, kind, dimension, where):
     (check, magic, version, codec, field_kind, stored, encryption, n_planes, page_dimension, n_rows, n_runs,
      header_bytes, body_bytes, longest) = struct.unpack("<Q4sHBBBBHIIIIIf", page[:44])
     require(magic == b"VDBP", where, "no page")
-    require(version == 0 and encryption == 0, where, "of a newer version")
+    require(version == 1 and encryption == 0, where, "of another version")
     require(check == check_of(page[8:]), where, "the check of a page is wrong")
     require((field_kind, page_dimension) == (kind, dimension), where, "a page of another field")
     require(stored in MAY_STORE[kind], where, "a stored type that cannot be")
@@ -141,7 +141,7 @@ def read_extent(data, name, uuid, store, field, kind, dimension, extent):
     where = f"{name} at {offset}"
     header = data[:64]
     require(len(header) == 64 and header[8:12] == b"VDBV", where, "no vector file")
-    require(header[12:16] == b"\0\0\0\0" and not any(header[56:64]), where, "of a newer version")
+    require(header[12:16] == b"\1\0\0\0" and not any(header[56:64]), where, "of another version")
     require(check_of(header[8:]) == struct.unpack("<Q", header[:8])[0], where, "the check of the header is wrong")
     require(header[16:32] == uuid, where, "a file of another database")
     require(struct.unpack("<QQ", header[32:48]) == (field, generation), where, "a file of another name")
@@ -154,7 +154,7 @@ def read_extent(data, name, uuid, store, field, kind, dimension, extent):
     footer = whole[-footer_bytes:]
     trailer = footer[-64:]
     require(trailer[:4] == b"VDBF", where, "no footer")
-    require(trailer[4:6] == b"\0\0" and trailer[7] == 0, where, "of a newer version")
+    require(trailer[4:6] == b"\1\0" and trailer[7] == 0, where, "of another version")
     check = struct.unpack("<Q", trailer[56:])[0]
     require(check == check_of(footer[:-8]), where, "the check of the footer is wrong")
     require(check == check_sum & (2**64 - 1), where, "not the footer that was committed")
@@ -202,6 +202,8 @@ def read_database(directory):
     path = os.path.abspath(os.path.join(directory, "catalog.sqlite"))
     catalog = sqlite3.connect(f"file:{path}?mode=ro", uri=True)
     catalog.execute("BEGIN")  # one state throughout
+    (version,) = catalog.execute("PRAGMA user_version").fetchone()
+    require(version == 1, "catalog.sqlite", "of another version")
     (uuid,) = catalog.execute("SELECT uuid FROM database WHERE id = 1").fetchone()
     for collection, name, store in catalog.execute("SELECT id, name, store FROM collections ORDER BY name").fetchall():
         fields = catalog.execute("SELECT id, name, type, dimension FROM fields WHERE collection = ? ORDER BY id",

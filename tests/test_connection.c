@@ -176,6 +176,20 @@ TEST(a_catalog_of_another_application_or_of_a_newer_format_is_refused)
     CHECK_FAILS(err, VECDB_NEWER, "format version", vdb_catalog_open(&options, &catalog, &err));
 }
 
+TEST(a_catalog_of_version_0_is_refused_as_one_of_a_preview)
+{
+    vecdb_error err = VECDB_ERROR_INIT;
+    struct vdb_catalog_options options = options_for(test_directory());
+    struct vdb_catalog *catalog = open_catalog(test_directory());
+    struct vdb_connection *writer;
+    uint64_t sequence;
+    CHECK_OK(err, vdb_write_begin(catalog, &writer, &sequence, &err));
+    CHECK_OK(err, vdb_execute(writer, "PRAGMA user_version = %llu", 0, &err));
+    CHECK_OK(err, vdb_write_commit(writer, &err));
+    vdb_catalog_close(catalog);
+    CHECK_FAILS(err, VECDB_UNSUPPORTED, "format version 0, of a preview", vdb_catalog_open(&options, &catalog, &err));
+}
+
 TEST(a_catalog_that_is_missing_while_state_is_there_is_not_made_anew)
 {
     vecdb_error err = VECDB_ERROR_INIT;

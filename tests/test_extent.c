@@ -294,6 +294,55 @@ TEST(an_extent_whose_file_was_cut_off_cannot_grow)
     end(&f);
 }
 
+/* Set the version of the header, or else of the only footer, and make the checks right if `checked`. */
+static void set_version(struct fixture *f, bool of_header, uint16_t version, bool checked)
+{
+    unsigned char header[VDB_FILE_HEADER_BYTES], footer[4096];
+    size_t n_bytes = (size_t)f->ref.n_pages * ENTRY_BYTES + TRAILER_BYTES;
+    uint64_t at = f->ref.offset + f->ref.length - n_bytes;
+    CHECK(n_bytes <= sizeof footer);
+    if (of_header) {
+        CHECK_OK(err, f->file->vfs->read(f->file, 0, header, sizeof header, &err));
+        vdb_store_u16(header + 12, version);
+        if (checked)
+            vdb_store_u64(header, vdb_check_sum(header + 8, sizeof header - 8));
+        CHECK_OK(err, f->file->vfs->write(f->file, 0, header, sizeof header, &err));
+        return;
+    }
+    CHECK_OK(err, f->file->vfs->read(f->file, at, footer, n_bytes, &err));
+    vdb_store_u16(footer + n_bytes - TRAILER_BYTES + 4, version);
+    if (checked)
+        vdb_store_u64(footer + n_bytes - 8, vdb_check_sum(footer, n_bytes - 8));
+    CHECK_OK(err, f->file->vfs->write(f->file, at, footer, n_bytes, &err));
+}
+
+TEST(a_header_or_footer_of_another_version_is_refused_and_a_damaged_version_is_damage)
+{
+    static const struct {
+        uint16_t version;
+        bool checked;
+        int status;
+        const char *says;
+    } cases[] = {{0, false, VECDB_CORRUPT, "checksum"},
+                 {2, false, VECDB_CORRUPT, "checksum"},
+                 {0, true, VECDB_CORRUPT, "version 0, of a preview"},
+                 {2, true, VECDB_NEWER, "version 2"}};
+    struct fixture f;
+    begin(&f, IN_MEMORY, VECDB_F32, 24, VECDB_COMPRESSION_NONE, 3000, 0);
+    CHECK_OK(err, write_rows(&f, f.file, VDB_FILE_HEADER_BYTES, NULL, 0, f.n_rows, 3000, &f.ref));
+    for (size_t i = 0; i < 2 * (sizeof cases / sizeof *cases); i++) {
+        struct vdb_extent *extent = NULL;
+        bool of_header = i % 2;
+        set_version(&f, of_header, cases[i / 2].version, cases[i / 2].checked);
+        CHECK_FAILS(err, cases[i / 2].status, cases[i / 2].says,
+                    vdb_extent_open(&f.memory, f.cache, f.file, uuid, STORE, f.type, f.dimension, &f.ref, &extent,
+                                    &err));
+        set_version(&f, of_header, EXTENT_VERSION, true);
+        check_rows(&f);
+    }
+    end(&f);
+}
+
 TEST(a_slot_is_found_in_the_page_that_can_hold_it)
 {
     struct fixture f;

@@ -366,11 +366,15 @@ TEST(a_page_of_another_field_or_version_is_refused)
     size_t n = sample.buffer.n_bytes;
     CHECK_FAILS(err, VECDB_CORRUPT, "dimension 8", vdb_page_parse(bytes, n, VECDB_F32, 9, true, &page, &err));
     CHECK_FAILS(err, VECDB_CORRUPT, "type 1", vdb_page_parse(bytes, n, VECDB_F16, 8, true, &page, &err));
-    bytes[PAGE_AT_VERSION] = 1; /* by itself it is damage */
+    bytes[PAGE_AT_VERSION] = 2; /* by itself it is damage */
     CHECK_FAILS(err, VECDB_CORRUPT, "checksum", vdb_page_parse(bytes, n, VECDB_F32, 8, true, &page, &err));
     stamp(bytes, n);
-    CHECK_FAILS(err, VECDB_NEWER, "version 1", vdb_page_parse(bytes, n, VECDB_F32, 8, true, &page, &err));
+    CHECK_FAILS(err, VECDB_NEWER, "version 2", vdb_page_parse(bytes, n, VECDB_F32, 8, true, &page, &err));
     bytes[PAGE_AT_VERSION] = 0;
+    CHECK_FAILS(err, VECDB_CORRUPT, "checksum", vdb_page_parse(bytes, n, VECDB_F32, 8, true, &page, &err));
+    stamp(bytes, n);
+    CHECK_FAILS(err, VECDB_CORRUPT, "preview", vdb_page_parse(bytes, n, VECDB_F32, 8, true, &page, &err));
+    bytes[PAGE_AT_VERSION] = PAGE_VERSION;
     bytes[PAGE_AT_ENCRYPTION] = 3;
     stamp(bytes, n);
     CHECK_FAILS(err, VECDB_NEWER, "scheme 3", vdb_page_parse(bytes, n, VECDB_F32, 8, true, &page, &err));
@@ -382,7 +386,7 @@ TEST(the_example_in_the_format_page_is_what_is_written)
     static const float values[] = {1, 2, 3, 4, 0, 255};
     static const uint32_t slots[] = {7, 8, 20};
     static const unsigned char head[] = {
-        0x84, 0x30, 0x20, 0x52, 0x43, 0x4e, 0x2e, 0x8b, 'V', 'D', 'B',  'P', 0, 0, 2, 1, 5, 0, 0, 0, 2,    0,
+        0x2a, 0x5b, 0xb4, 0xaf, 0x97, 0x90, 0x16, 0x9c, 'V', 'D', 'B',  'P', 1, 0, 2, 1, 5, 0, 0, 0, 2,    0,
         0,    0,    3,    0,    0,    0,    2,    0,    0,   0,   0x80, 0,   0, 0, 6, 0, 0, 0, 1, 0, 0x7f, 0x43};
     static const unsigned char runs[] = {7, 0, 0, 0, 0, 0, 0, 0, 20, 0, 0, 0, 2, 0, 0, 0};
     static const unsigned char body[] = {1, 2, 3, 4, 0, 255};
