@@ -83,6 +83,7 @@ struct vdb_graph {
     struct vdb_graph_layer layers[VDB_GRAPH_LAYERS]; /* layer l is layers[l - 1] */
 
     /* building */
+    _Atomic uint64_t bytes_building;
     _Atomic uint32_t *extra; /* NULL: none are in use */
     unsigned char *codes8;   /* NULL: insertions use codes */
     pthread_mutex_t upper_lock; /* who links in the upper layers, or sets the entry */
@@ -125,13 +126,9 @@ static inline void vdb_space_score(const struct vdb_space *space, const struct v
             out[i] = 2 * out[i] + vdb_record_float(space->codes + nodes[i] * space->stride, codec->n_values / 2, 2);
 }
 
-/* ------------------------------------------------------------------ the pool of candidates
+/* ------------------------------------------------------------------ candidates
  *
- * Sorted ascending: score (as an integer with the floats' order) << 32 | node << 1 | followed. */
-struct vdb_pool_of_nodes {
-    uint64_t *keys;
-    uint32_t n, limit;
-};
+ * A key is a score (as an integer with the floats' order) << 32 | node << 1 | followed. */
 
 static inline uint64_t vdb_candidate_key(float score, uint32_t node)
 {
@@ -166,12 +163,11 @@ struct vdb_graph_scratch {
     uint8_t epoch;
     uint64_t *keys;
     uint32_t n_keys;
-    float *work; /* n_values floats, then n_values query values */
-    size_t work_bytes;
-    int8_t *values;
-    struct vdb_row *rows;
+    float *work; /* n_values floats; behind them the query's values */
+    uint32_t n_work;
+    struct vdb_row *rows; /* n_rows of each */
     uint32_t *row_slots;
-    float *row_scores;
+    struct vdb_hit *row_hits;
     uint32_t n_rows;
 };
 
@@ -190,14 +186,18 @@ struct vdb_walk {
     struct vdb_graph_counts counts;
 };
 
-/* From the entry down to a node of the base layer: greedily, nearest first. False: the graph is empty. */
-bool vdb_walk_descend(struct vdb_walk *walk, uint32_t to_layer, uint32_t *number);
-/* The `limit` nearest of layer `layer` that a walk from `start` finds, into scratch->keys; returns how many. */
+/* Greedily from the entry down to *layer; *layer is then where *number belongs: lower if the entry is. False: the graph
+ * is empty. */
+bool vdb_walk_descend(struct vdb_walk *walk, uint32_t *layer, uint32_t *number);
+/* The `limit` nearest of a layer that a walk from `start` finds, into scratch->keys; returns how many. */
 uint32_t vdb_walk_base(struct vdb_walk *walk, uint32_t start, uint32_t limit);
 uint32_t vdb_walk_upper(struct vdb_walk *walk, uint32_t layer, uint32_t start, uint32_t limit);
 
 /* ------------------------------------------------------------------ building */
 
+/* An empty graph with a copy of `codec`. NOMEM, FULL. */
+int vdb_graph_new_with(const struct vdb_graph_options *options, uint32_t capacity, const struct vdb_codec *codec,
+                       struct vdb_graph **graph, vecdb_error *err);
 struct vdb_graph_entry *vdb_graph_entry_at(const struct vdb_graph *graph, uint32_t i);
 /* Room for n entries altogether. NOMEM. */
 int vdb_graph_reserve_entries(struct vdb_graph *graph, uint64_t n, vecdb_error *err);
@@ -205,13 +205,16 @@ int vdb_graph_reserve_entries(struct vdb_graph *graph, uint64_t n, vecdb_error *
 void vdb_graph_chain(struct vdb_graph *graph, uint32_t node, uint32_t slot);
 /* Big arrays: aligned, huge pages advised. */
 void *vdb_graph_alloc(struct vdb_memory *memory, size_t n, size_t size);
-/* The layers that a node has above the base. */
-uint32_t vdb_graph_level(const struct vdb_graph *graph, uint32_t node);
+/* The layers above the base that the node of a first slot is in. */
+uint32_t vdb_graph_level(const struct vdb_graph *graph, uint32_t slot);
 /* `extra` and, for an empty graph, `codes8`. NOMEM. */
 int vdb_graph_begin_building(struct vdb_graph *graph, vecdb_error *err);
+void vdb_graph_end_building(struct vdb_graph *graph);
 
 #define VDB_BUILD_LIST 128u /* candidates of an insertion: L = 128 (200: +14 % speed on GloVe for 1.5 times the build) */
+#define VDB_UPPER_LIST 48u
 #define VDB_PRUNE_LIMIT 384u
+#define VDB_GRAPH_ALPHA 1.2f /* 1.15 and 1.25 were no better on four sets */
 
 /* A thread that inserts. */
 struct vdb_builder {
@@ -219,39 +222,61 @@ struct vdb_builder {
     struct vdb_memory *memory;
     struct vdb_graph_scratch *scratch;
     float *work;
-    int8_t *values[2]; /* of the query that walks, of the ones that prune */
+    int8_t *values[2]; /* of the query that walks, and of those that prune */
     unsigned char *record4, *record8;
+    /* candidates, see vdb_graph_prune */
     uint64_t keys[VDB_PRUNE_LIMIT];
+    uint32_t nodes[VDB_PRUNE_LIMIT];
     float nearest[VDB_PRUNE_LIMIT];
-    uint32_t nodes[VDB_PRUNE_LIMIT], places[VDB_PRUNE_LIMIT];
+    bool is_taken[VDB_PRUNE_LIMIT];
+    /* what a kernel is given, and gives */
+    uint32_t batch[VDB_PRUNE_LIMIT], places[VDB_PRUNE_LIMIT];
     float scores[VDB_PRUNE_LIMIT];
-    uint64_t upper_keys[VDB_GRAPH_LAYERS][64];
+    /* candidates in the upper layers, by their numbers there */
+    uint64_t upper_keys[VDB_GRAPH_LAYERS][VDB_UPPER_LIST];
     uint32_t n_upper[VDB_GRAPH_LAYERS];
 };
 
-/* An idle builder of the graph, or a new one: give it back. NOMEM gives NULL. */
+/* An idle builder of the graph, or a new one: give it back. NULL with err: no memory. */
 struct vdb_builder *vdb_builder_take(struct vdb_graph *graph, vecdb_error *err);
 void vdb_builder_give(struct vdb_graph *graph, struct vdb_builder *builder);
 void vdb_builders_free(struct vdb_graph *graph);
 
-/* graph_prune.c: of builder->keys[0 .. n), ascending by squared distance, at most `degree` that are worth a link,
- * into `chosen`; returns how many. alpha > 1: staged, 1 then alpha. With `fill` the nearest of the rest make it full. */
+/* graph_prune.c: of candidates 0 .. n - 1, with keys ascending by squared distance and their nodes, at most `degree`
+ * that are worth a link; their places into `chosen`, returns how many. alpha > 1: in stages, 1, then alpha. With
+ * `fill` the nearest of the rest make the row full. */
 uint32_t vdb_graph_prune(struct vdb_builder *builder, const struct vdb_space *space, uint32_t n, uint32_t degree,
                          float alpha, bool fill, uint32_t *chosen);
-#define VDB_GRAPH_ALPHA 1.2f /* 1.15 and 1.25 were no better on four sets */
 
 /* All links of a node, extra ones included; returns how many. */
 uint32_t vdb_graph_links(const struct vdb_graph *graph, uint32_t node, uint32_t links[VDB_GRAPH_BATCH]);
 void vdb_graph_set_links(struct vdb_graph *graph, uint32_t node, const uint32_t *links, uint32_t n);
-/* Choose anew among the links of `node` and `more`. The node's lock is held, or nobody else inserts. */
+void vdb_graph_mark_dirty(struct vdb_graph *graph, uint32_t node);
+/* Make the best of builder->nodes[0 .. n) the links of `node`. Nobody else changes them meanwhile. */
 void vdb_graph_choose(struct vdb_graph *graph, struct vdb_builder *builder, const struct vdb_space *space,
-                      uint32_t node, const uint32_t *more, uint32_t n_more, bool fill);
-/* A query from the record of a node. */
-void vdb_graph_query_node(const struct vdb_space *space, const unsigned char *record, int8_t *values,
-                          struct vdb_query *query);
+                      uint32_t node, uint32_t n, bool fill);
+/* Score builder->nodes[0 .. n) against the node with that record, and sort them into builder->keys. */
+void vdb_graph_rank(struct vdb_builder *builder, const struct vdb_space *space, const unsigned char *record,
+                    uint32_t n);
+/* A query from a record of the space. */
+void vdb_space_query(const struct vdb_space *space, const unsigned char *record, int8_t *values,
+                     struct vdb_query *query);
 
-/* graph_upper.c: put a node into layers 1 .. level. */
+/* graph_upper.c: put a node into layers 1 .. level, among builder->upper_keys. */
 void vdb_graph_link_upper(struct vdb_graph *graph, struct vdb_builder *builder, const struct vdb_space *space,
-                          uint32_t node, uint32_t level, const struct vdb_query *query);
+                          uint32_t node, uint32_t level);
+/* Fill builder->upper_keys by walking the layers, for a node that will be in layers 1 .. level. False: there is no
+ * entry. Else *start is where a walk of the base layer may begin. */
+bool vdb_graph_seek_upper(struct vdb_walk *walk, struct vdb_builder *builder, uint32_t level, uint32_t *start);
+
+/* graph_seal.c: each(context, builder, i) for i = 0 .. n - 1 on the threads of `how`, with builders of `graph` whose
+ * scratch is large enough for `also` (NULL: none). NOMEM, INTERRUPTED. */
+int vdb_graph_each(struct vdb_graph *graph, const struct vdb_graph *also, uint32_t n,
+                   void (*each)(void *context, struct vdb_builder *builder, uint32_t i), void *context,
+                   const struct vdb_graph_insert *how, vecdb_error *err);
+/* The base node that searches begin at when they do not move in the upper layers. There is one. */
+uint32_t vdb_graph_root(const struct vdb_graph *graph);
+/* Let every node be reached from the root. NOMEM, INTERRUPTED. */
+int vdb_graph_connect(struct vdb_graph *graph, const struct vdb_graph_insert *how, vecdb_error *err);
 
 #endif
