@@ -107,8 +107,9 @@ struct vdb_rows {
 /* ef: how many candidates the walk keeps; n_rerank: of how many the exact distance is computed. 0: chosen from k. */
 struct vdb_graph_effort {
     uint32_t ef, n_rerank;
-    /* A node that this walk does not see at all, neither as a candidate nor as a way to others (marked as visited before
-     * the walk begins, in all layers): for calibrate.c, which searches for stored vectors. NULL: none. */
+    /* A node that this walk does not see, in any layer, as if it had never been inserted: where a node has a link to
+     * it, the walk follows one to that one of its neighbours that is nearest to the node (linked instead, when
+     * the graph had been built without it). For calibrate.c, which searches for stored vectors. NULL: none. */
     const uint32_t *without;
 };
 

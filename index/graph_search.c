@@ -195,6 +195,48 @@ static inline void prefetch_row(const struct vdb_graph *graph, uint64_t key)
     __builtin_prefetch(row + 64);
 }
 
+static bool is_among(const uint32_t *nodes, uint32_t n, uint32_t node)
+{
+    for (uint32_t i = 0; i < n; i++)
+        if (nodes[i] == node)
+            return true;
+    return false;
+}
+
+/* Where `node` has a link to the node that is left out: the neighbour of that one which is nearest to `node`, and which
+ * it has no link to. A graph built without it would mostly have that link. Measured on sets with queries of their own
+ * (SIFT, MNIST): searches for stored vectors then find what searches for such queries find, within .005; with
+ * links into the void they find up to .1 less, with a second link .05 more. */
+static uint32_t substitute(struct vdb_walk *walk, uint32_t node, uint32_t *batch)
+{
+    const struct vdb_graph *graph = walk->graph;
+    uint32_t own[VDB_GRAPH_BATCH], others[VDB_GRAPH_BATCH], n_others = 0, best = 0;
+    float scores[VDB_GRAPH_BATCH];
+    uint32_t n_own = vdb_graph_links(graph, node, own);
+    if (!is_among(own, n_own, *walk->without))
+        return 0;
+    uint32_t n = vdb_graph_links(graph, *walk->without, others);
+    for (uint32_t i = 0; i < n; i++)
+        if (others[i] != node && !is_among(own, n_own, others[i]))
+            others[n_others++] = others[i];
+    if (n_others == 0)
+        return 0;
+    struct vdb_space space;
+    struct vdb_query query;
+    vdb_graph_space(graph, true, &space);
+    /* the floats were needed for making the search's query only */
+    vdb_graph_query_node(&space, space.codes + node * space.stride, (int8_t *)walk->scratch->work, &query);
+    vdb_space_score(&space, &query, others, n_others, scores);
+    for (uint32_t i = 1; i < n_others; i++)
+        if (scores[i] < scores[best])
+            best = i;
+    if (walk->scratch->visited[others[best]] == walk->scratch->epoch)
+        return 0;
+    walk->scratch->visited[others[best]] = walk->scratch->epoch;
+    batch[0] = others[best];
+    return 1;
+}
+
 static uint32_t follow(struct vdb_walk *walk, uint32_t node, uint32_t *batch)
 {
     const struct vdb_graph *graph = walk->graph;
@@ -204,6 +246,8 @@ static uint32_t follow(struct vdb_walk *walk, uint32_t node, uint32_t *batch)
     if (full && walk->with_extra)
         n += gather(walk->scratch, &walk->space, graph->extra + (size_t)node * VDB_GRAPH_EXTRA, VDB_GRAPH_EXTRA,
                     batch + n, &full);
+    if (walk->without)
+        n += substitute(walk, node, batch + n);
     walk->counts.n_expanded++;
     walk->counts.n_distances += n;
     return n;
