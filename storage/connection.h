@@ -12,8 +12,9 @@
  *   3. the caller's statements; what they name in vector files has been synced before
  *   4. UPDATE the sequence number; COMMIT (fsync of the WAL with full durability)
  *   5. raise the numbers in `state` (without full durability, only the visible one)
- *   6. when the WAL has 2,000 frames: TRUNCATE checkpoint, with a busy limit of 50 ms; or another
- *      thread does that, in the gate like a writer, while this one prepares its next transaction
+ *   6. when the WAL has 2,000 frames: RESTART checkpoint, with a busy limit of 50 ms (TRUNCATE when a long
+ *      reader has made the WAL large; and always after a compaction and at close); or another thread does
+ *      that, in the gate like a writer, while this one prepares its next transaction
  *   7. open the gate
  * synchronous=FULL (or NORMAL), wal_autocheckpoint=0, PERSIST_WAL, mmap_size=0, page_size 4096 with 8
  * reserved bytes, auto_vacuum=INCREMENTAL, secure_delete=OFF, cell_size_check=ON, trusted_schema=OFF,
@@ -102,7 +103,8 @@ void vdb_forget_statements(struct vdb_connection *connection, unsigned long long
  * found by the shim CORRUPT (with its sentence), NOMEM, READONLY, INTERRUPT, IOERR IO ... */
 int vdb_fail_sqlite(vecdb_error *err, struct vdb_connection *connection, const char *what);
 
-/* A checkpoint now, and pages of the freelist given back (incremental_vacuum). BUSY is no error. */
+/* A checkpoint now; with `vacuum` pages of the freelist are given back first (incremental_vacuum) and the WAL is
+ * truncated. BUSY is no error. */
 int vdb_catalog_checkpoint(struct vdb_catalog *catalog, bool vacuum, vecdb_error *err);
 
 /* Bytes of the main file and of the WAL. */
