@@ -22,6 +22,8 @@
 #include <stdio.h>
 #include <time.h>
 
+#include "base/names.h"
+
 /* Compaction rewrites a file at a time: this bounds how long that takes, and the space it needs. */
 #define FILE_LIMIT_BYTES ((uint64_t)256 << 20)
 #define GROW_LIMIT_BYTES ((uint64_t)16 << 20) /* a reader opens and verifies a grown extent anew */
@@ -77,17 +79,16 @@ static bool remove_unnamed(void *context, const char *name)
 {
     struct sweep *sweep = context;
     vecdb *db = sweep->db;
-    unsigned long long field, generation;
-    int length = 0;
-    if (sscanf(name, "vectors-%llu-%llu%n", &field, &generation, &length) != 2 || name[length])
+    uint64_t numbers[2]; /* field, generation */
+    if (!vdb_name_numbers(name, "vectors-", numbers, 2))
         return true;
     for (size_t i = 0; i < sweep->n_named; i++)
-        if (sweep->named[2 * i] == field && sweep->named[2 * i + 1] == generation)
+        if (sweep->named[2 * i] == numbers[0] && sweep->named[2 * i + 1] == numbers[1])
             return true;
     bool is_secure = false;
     if (!settle(sweep) || vdb_append_secure(db, sweep->sequence, &is_secure, NULL) || !is_secure)
         return false; /* a later sweep will */
-    char *path = vdb_vector_path(db, field, generation);
+    char *path = vdb_vector_path(db, numbers[0], numbers[1]);
     vecdb_error ignored;
     if (path && !db->vfs->remove(db->vfs, path, &ignored))
         vdb_database_log(db, VECDB_LOG_INFO, "%s: removed %s, which no commit names", db->path, name);

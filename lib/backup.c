@@ -41,6 +41,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "base/names.h"
 #include "storage/catalog_backup.h"
 
 #define MOST_ATTEMPTS 100 /* each needs a compaction that ends within microseconds of our beginning */
@@ -145,9 +146,8 @@ static int remove_name(struct vdb_vfs *vfs, const char *directory, const char *n
 
 static bool is_part_of_copy(const char *name)
 {
-    unsigned long long field, generation;
-    int length = 0;
-    return (sscanf(name, "vectors-%llu-%llu%n", &field, &generation, &length) == 2 && !name[length]) ||
+    uint64_t numbers[2];
+    return vdb_name_numbers(name, "vectors-", numbers, 2) ||
            !strncmp(name, "index-", 6) || !strcmp(name, "dropped");
 }
 

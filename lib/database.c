@@ -16,6 +16,7 @@
 #include <unistd.h>
 
 #include "backup.h"
+#include "base/names.h"
 #include "scrub.h"
 
 #define MOST_STRUCT_BYTES 4096 /* a size beyond was never set */
@@ -259,10 +260,9 @@ static int open_vfs(vecdb *db, const struct vdb_io_hook *hook, vecdb_error *err)
 /* The directory of a snapshot, given by its own path: what is written there would be no snapshot any more. */
 static bool is_inside_database(vecdb *db)
 {
-    unsigned long long id;
-    int length = 0;
+    uint64_t id;
     const char *slash = strrchr(db->path, '/');
-    if (!slash || sscanf(slash, "/snapshot-%llu%n", &id, &length) != 1 || slash[length])
+    if (!slash || !vdb_name_numbers(slash, "/snapshot-", &id, 1))
         return false;
     size_t n = (size_t)(slash - db->path), room = n + sizeof "/catalog.sqlite";
     char *path = vdb_alloc(&db->memory, room);

@@ -37,6 +37,7 @@
 #include <time.h>
 
 #include "backup.h"
+#include "base/names.h"
 #include "storage/catalog_backup.h"
 #include "validate.h"
 
@@ -103,9 +104,8 @@ struct id_list {
 static bool note_directory(void *context, const char *name)
 {
     struct id_list *list = context;
-    unsigned long long id;
-    int length = 0;
-    if (sscanf(name, "snapshot-%llu%n", &id, &length) != 1 || name[length])
+    uint64_t id;
+    if (!vdb_name_numbers(name, "snapshot-", &id, 1))
         return true;
     uint64_t *more = vdb_realloc_array(&list->db->memory, list->ids, list->n + 1, sizeof *more);
     if (!more)

@@ -23,6 +23,7 @@
 
 #include "base/bytes.h"
 #include "base/error.h"
+#include "base/names.h"
 #include "base/numbers.h"
 #include "extent_format.h"
 #include "page_format.h"
@@ -249,11 +250,10 @@ static int look_at_file(struct listing *listing, struct vdb_salvage_file *row, b
 static bool list_name(void *context, const char *name)
 {
     struct listing *listing = context;
-    unsigned long long field, generation;
-    int length = 0;
-    if (sscanf(name, "vectors-%llu-%llu%n", &field, &generation, &length) != 2 || name[length])
+    uint64_t numbers[2];
+    if (!vdb_name_numbers(name, "vectors-", numbers, 2))
         return true;
-    struct vdb_salvage_file row = {.field = field, .generation = generation};
+    struct vdb_salvage_file row = {.field = numbers[0], .generation = numbers[1]};
     bool is_ours;
     listing->status = look_at_file(listing, &row, &is_ours, listing->err);
     if (listing->status || !is_ours)

@@ -10,6 +10,7 @@
 #include "base/bytes.h"
 #include "base/error.h"
 #include "base/memory.h"
+#include "base/names.h"
 #include "base/numbers.h"
 #include "base/random.h"
 #include "base/utf8.h"
@@ -385,4 +386,23 @@ TEST(overlong_forms_and_stray_bytes_end_the_valid_prefix)
         }
     CHECK(vdb_utf8_valid("", 0));
     CHECK(vdb_utf8_valid("a\0b", 3));
+}
+
+TEST(a_name_that_ends_in_numbers_is_taken_only_as_it_is_written)
+{
+    static const char *const others[] = {"snapshot-", "snapshot--1", "snapshot-+1", "snapshot- 1", "snapshot-01",
+                                         "snapshot-1 ", "snapshot-1-", "snapshot-1-2", "snapshot-1x", "snapshot-0x1",
+                                         "snapshot-18446744073709551616", "snapshot-99999999999999999999999", "snapshot",
+                                         "snapshots-1", "Snapshot-1", "", "1"};
+    uint64_t numbers[2];
+    CHECK(vdb_name_numbers("snapshot-0", "snapshot-", numbers, 1) && numbers[0] == 0);
+    CHECK(vdb_name_numbers("snapshot-120", "snapshot-", numbers, 1) && numbers[0] == 120);
+    CHECK(vdb_name_numbers("snapshot-18446744073709551615", "snapshot-", numbers, 1) && numbers[0] == UINT64_MAX);
+    CHECK(vdb_name_numbers("vectors-3-10", "vectors-", numbers, 2) && numbers[0] == 3 && numbers[1] == 10);
+    CHECK(!vdb_name_numbers("vectors-3", "vectors-", numbers, 2));
+    CHECK(!vdb_name_numbers("vectors-3--1", "vectors-", numbers, 2));
+    CHECK(!vdb_name_numbers("vectors-3-1-2", "vectors-", numbers, 2));
+    for (size_t i = 0; i < sizeof others / sizeof *others; i++)
+        if (vdb_name_numbers(others[i], "snapshot-", numbers, 1))
+            FAIL("\"%s\" was taken for %llu", others[i], (unsigned long long)numbers[0]);
 }
