@@ -165,20 +165,6 @@ struct findings {
     char last_file[128];
 };
 
-static void print_json_problem(const vecdb_problem *problem)
-{
-    fputs("{\"file\":", stdout);
-    json_put_string(stdout, problem->file);
-    fputs(",\"collection\":", stdout);
-    if (problem->collection)
-        json_put_string(stdout, problem->collection);
-    else
-        fputs("null", stdout);
-    fputs(",\"message\":", stdout);
-    json_put_string(stdout, problem->message);
-    putc('}', stdout);
-}
-
 static void print_problem(void *context, const vecdb_problem *problem)
 {
     struct findings *findings = context;
@@ -193,9 +179,9 @@ static void print_problem(void *context, const vecdb_problem *problem)
     } else {
         if (mode == MODE_JSON && findings->n)
             putc(',', stdout);
-        print_json_problem(problem);
-        if (mode == MODE_JSONL)
-            putc('\n', stdout);
+        putc('{', stdout);
+        json_put_problem(stdout, problem);
+        fputs(mode == MODE_JSONL ? "}\n" : "}", stdout);
     }
     findings->n++;
     if (strcmp(findings->last_file, problem->file)) {

@@ -37,15 +37,8 @@ static void print_json(const struct listing *listing, const vecdb_problem *probl
     bool lines = listing->options->mode == MODE_JSONL;
     if (!lines && listing->n_told)
         putc(',', stdout);
-    printf("{\"kind\":\"%s\",\"file\":", kind_name(problem->kind));
-    json_put_string(stdout, problem->file);
-    fputs(",\"collection\":", stdout);
-    if (problem->collection)
-        json_put_string(stdout, problem->collection);
-    else
-        fputs("null", stdout);
-    fputs(",\"message\":", stdout);
-    json_put_string(stdout, problem->message);
+    printf("{\"kind\":\"%s\",", kind_name(problem->kind));
+    json_put_problem(stdout, problem);
     fputs(lines ? "}\n" : "}", stdout);
 }
 

@@ -61,6 +61,19 @@ void json_put_string(FILE *out, const char *text)
     json_put_text(out, text, strlen(text));
 }
 
+void json_put_problem(FILE *out, const vecdb_problem *problem)
+{
+    fputs("\"file\":", out);
+    json_put_string(out, problem->file);
+    fputs(",\"collection\":", out);
+    if (problem->collection)
+        json_put_string(out, problem->collection);
+    else
+        fputs("null", out);
+    fputs(",\"message\":", out);
+    json_put_string(out, problem->message);
+}
+
 void json_put_key(FILE *out, const vecdb_key *key)
 {
     if (key->text)

@@ -17,6 +17,9 @@ void json_put_key(FILE *out, const vecdb_key *key);
 /* An array of numbers: of bits 0 and 1, of floats the shortest exact form. */
 void json_put_vector(FILE *out, const void *row, int type, uint32_t dimension);
 
+/* File, collection (or null) and message of a problem, members of an object that the caller opens and closes. */
+void json_put_problem(FILE *out, const vecdb_problem *problem);
+
 /* What of a record is printed. */
 enum record_part { PART_DISTANCE = 1, PART_METADATA = 2, PART_TEXT = 4, PART_VECTORS = 8, PART_ABSENT = 16 };
 
