@@ -28,26 +28,44 @@
 
 /* ------------------------------------------------------------------ rows of a tree */
 
+/* A page of rows: its newest image, its header, how far it is to be believed. Not `is_leaf`: it is lost, or of another
+ * kind. */
+struct loaded_leaf {
+    bool is_leaf;
+    enum vdb_trust trust;
+    struct salvage_header header;
+    unsigned char page[VDB_SALVAGE_PAGE];
+};
+
+static int load_leaf(struct vdb_salvage *s, uint32_t number, bool is_index, struct loaded_leaf *leaf, vecdb_error *err)
+{
+    leaf->is_leaf = false;
+    int status = vdb_salvage_image(s, number, leaf->page, &leaf->trust, err);
+    if (status || leaf->trust == VDB_TRUST_LOST || !vdb_salvage_header(leaf->page, number, &leaf->header))
+        return status;
+    int kind = leaf->header.kind;
+    leaf->is_leaf = is_index ? kind != PAGE_LEAF_TABLE && kind != PAGE_INTERIOR_TABLE : kind == PAGE_LEAF_TABLE;
+    return VECDB_OK;
+}
+
 /* One leaf, in order. Of a page whose rowids do not ascend, a cell that is out of place is passed. */
 static int tell_leaf(struct vdb_salvage *s, uint32_t number, bool is_index, vdb_salvage_row_fn each, void *context,
                      vecdb_error *err)
 {
-    unsigned char page[VDB_SALVAGE_PAGE];
-    struct salvage_header header;
-    enum vdb_trust trust;
-    int status = vdb_salvage_image(s, number, page, &trust, err);
-    if (status || trust == VDB_TRUST_LOST || !vdb_salvage_header(page, number, &header) ||
-        is_index != (header.kind != PAGE_LEAF_TABLE) || header.kind == PAGE_INTERIOR_TABLE)
+    struct loaded_leaf leaf;
+    int status = load_leaf(s, number, is_index, &leaf, err);
+    if (status || !leaf.is_leaf)
         return status;
+    const struct salvage_header *header = &leaf.header;
     uint64_t before = 0, next;
     bool is_first = true;
-    for (uint32_t i = 0; i < header.n_cells && !status; i++) {
-        struct vdb_salvage_row row = {.page = number, .is_doubtful = trust != VDB_TRUST_GOOD};
+    for (uint32_t i = 0; i < header->n_cells && !status; i++) {
+        struct vdb_salvage_row row = {.page = number, .is_doubtful = leaf.trust != VDB_TRUST_GOOD};
         bool is_sane;
-        status = vdb_salvage_row_at(s, page, &header, i, &row, &is_sane, err);
+        status = vdb_salvage_row_at(s, leaf.page, header, i, &row, &is_sane, err);
         if (status || !is_sane)
             continue;
-        bool has_next = !is_index && i + 1 < header.n_cells && vdb_salvage_rowid(page, &header, i + 1, &next);
+        bool has_next = !is_index && i + 1 < header->n_cells && vdb_salvage_rowid(leaf.page, header, i + 1, &next);
         if (!is_index && ((!is_first && row.rowid <= before) || (has_next && row.rowid >= next)))
             continue;
         is_first = false;
@@ -79,17 +97,14 @@ static int compare_spans(const void *a, const void *b)
 
 static int measure_leaf(struct vdb_salvage *s, uint32_t number, struct span *span, vecdb_error *err)
 {
-    unsigned char page[VDB_SALVAGE_PAGE];
-    struct salvage_header header;
-    enum vdb_trust trust;
+    struct loaded_leaf leaf;
     *span = (struct span){UINT64_MAX, 0, number};
-    int status = vdb_salvage_image(s, number, page, &trust, err);
-    if (status || trust == VDB_TRUST_LOST || !vdb_salvage_header(page, number, &header) ||
-        header.kind != PAGE_LEAF_TABLE)
+    int status = load_leaf(s, number, false, &leaf, err);
+    if (status || !leaf.is_leaf)
         return status;
-    for (uint32_t i = 0; i < header.n_cells; i++) {
+    for (uint32_t i = 0; i < leaf.header.n_cells; i++) {
         uint64_t rowid;
-        if (!vdb_salvage_rowid(page, &header, i, &rowid))
+        if (!vdb_salvage_rowid(leaf.page, &leaf.header, i, &rowid))
             continue;
         span->first = rowid < span->first ? rowid : span->first;
         span->last = rowid > span->last ? rowid : span->last;
@@ -140,19 +155,16 @@ void vdb_salvage_lookup_free(struct vdb_salvage_lookup *lookup)
 static int find_in_leaf(struct vdb_salvage *s, uint32_t number, uint64_t rowid, vdb_salvage_row_fn each, void *context,
                         bool *found, vecdb_error *err)
 {
-    unsigned char page[VDB_SALVAGE_PAGE];
-    struct salvage_header header;
-    enum vdb_trust trust;
-    int status = vdb_salvage_image(s, number, page, &trust, err);
-    if (status || trust == VDB_TRUST_LOST || !vdb_salvage_header(page, number, &header) ||
-        header.kind != PAGE_LEAF_TABLE)
+    struct loaded_leaf leaf;
+    int status = load_leaf(s, number, false, &leaf, err);
+    if (status || !leaf.is_leaf)
         return status;
-    for (uint32_t i = 0; i < header.n_cells && !status && !*found; i++) {
-        struct vdb_salvage_row row = {.page = number, .is_doubtful = trust != VDB_TRUST_GOOD};
+    for (uint32_t i = 0; i < leaf.header.n_cells && !status && !*found; i++) {
+        struct vdb_salvage_row row = {.page = number, .is_doubtful = leaf.trust != VDB_TRUST_GOOD};
         uint64_t own;
-        if (!vdb_salvage_rowid(page, &header, i, &own) || own != rowid)
+        if (!vdb_salvage_rowid(leaf.page, &leaf.header, i, &own) || own != rowid)
             continue;
-        status = vdb_salvage_row_at(s, page, &header, i, &row, found, err);
+        status = vdb_salvage_row_at(s, leaf.page, &leaf.header, i, &row, found, err);
         if (!status && *found)
             status = each(context, &row, err);
     }
