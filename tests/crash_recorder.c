@@ -313,13 +313,26 @@ REPLACED int fdatasync(int fd)
     return record_sync(fd);
 }
 
-static int record_remove(const char *path, int flags)
+/* Before and after a call that changes names: what was written to maps comes first, and `path` is found if the call
+ * went well and concerns the recording. */
+static bool begin_names(void)
 {
     bool locked = lock();
     if (locked)
         look_at_maps();
+    return locked;
+}
+
+static struct place place_after(bool locked, int result, const char *path)
+{
+    return locked && !result ? find_place(path) : (struct place){.is_ours = false};
+}
+
+static int record_remove(const char *path, int flags)
+{
+    bool locked = begin_names();
     int result = (int)syscall(SYS_unlinkat, AT_FDCWD, path, flags);
-    struct place place = locked && !result ? find_place(path) : (struct place){.is_ours = false};
+    struct place place = place_after(locked, result, path);
     if (place.is_ours)
         note_name(CRASH_REMOVE, &place, place.node);
     unlock(locked);
@@ -338,11 +351,9 @@ REPLACED int rmdir(const char *path)
 
 REPLACED int mkdir(const char *path, mode_t mode)
 {
-    bool locked = lock();
-    if (locked)
-        look_at_maps();
+    bool locked = begin_names();
     int result = (int)syscall(SYS_mkdirat, AT_FDCWD, path, mode);
-    struct place place = locked && !result ? find_place(path) : (struct place){.is_ours = false};
+    struct place place = place_after(locked, result, path);
     if (place.is_ours)
         make_node(&place, true);
     unlock(locked);
@@ -351,11 +362,9 @@ REPLACED int mkdir(const char *path, mode_t mode)
 
 REPLACED int link(const char *from, const char *to)
 {
-    bool locked = lock();
-    if (locked)
-        look_at_maps();
+    bool locked = begin_names();
     int result = (int)syscall(SYS_linkat, AT_FDCWD, from, AT_FDCWD, to, 0);
-    struct place place = locked && !result ? find_place(to) : (struct place){.is_ours = false};
+    struct place place = place_after(locked, result, to);
     if (place.is_ours)
         note_name(CRASH_MAKE, &place, find_place(from).node);
     unlock(locked);
@@ -364,11 +373,9 @@ REPLACED int link(const char *from, const char *to)
 
 static int record_rename(const char *from, const char *to, unsigned flags)
 {
-    bool locked = lock();
-    if (locked)
-        look_at_maps();
+    bool locked = begin_names();
     int result = (int)syscall(SYS_renameat2, AT_FDCWD, from, AT_FDCWD, to, flags);
-    struct place place = locked && !result ? find_place(from) : (struct place){.is_ours = false};
+    struct place place = place_after(locked, result, from);
     if (place.is_ours) {
         struct place target = find_place(to);
         struct crash_event *event = crash_journal_add(recorder.journal, CRASH_RENAME);
