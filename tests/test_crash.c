@@ -160,17 +160,11 @@ static uint64_t digest_all(vecdb *db, const char *path, uint64_t seed, size_t *n
     return sum;
 }
 
-static void tell_problem(void *context, const vecdb_problem *problem)
-{
-    (void)context;
-    fprintf(stderr, "    problem in %s: %s\n", problem->file, problem->message);
-}
-
 static void check_image(vecdb *db, const char *when)
 {
     vecdb_error err = VECDB_ERROR_INIT;
     uint64_t n_problems = 0;
-    CRASH_OK(err, vecdb_check(db, NULL, tell_problem, NULL, &n_problems, &err));
+    CRASH_OK(err, vecdb_check(db, NULL, print_problem, NULL, &n_problems, &err));
     if (n_problems)
         CRASH_FAIL("check finds %llu problems, %s", (unsigned long long)n_problems, when);
     if (vecdb_background_error(db, &err))

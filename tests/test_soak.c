@@ -303,17 +303,11 @@ static void run_reader(uint32_t reader)
 
 /* ------------------------------------------------------------------ upkeep */
 
-static void tell_problem(void *context, const vecdb_problem *problem)
-{
-    (void)context;
-    fprintf(stderr, "    %s: %s\n", problem->file, problem->message);
-}
-
 static void check_clean(vecdb *db)
 {
     vecdb_error err = VECDB_ERROR_INIT;
     uint64_t n_problems;
-    CHECK_OK(err, vecdb_check(db, NULL, tell_problem, NULL, &n_problems, &err));
+    CHECK_OK(err, vecdb_check(db, NULL, print_problem, NULL, &n_problems, &err));
     CHECK_SIZE(n_problems, 0);
 }
 
