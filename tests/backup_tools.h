@@ -6,8 +6,9 @@
 #ifndef VDB_TESTS_BACKUP_TOOLS_H
 #define VDB_TESTS_BACKUP_TOOLS_H
 
-#include "fault_tools.h"
 #include "base/numbers.h"
+#include "failing.h"
+#include "fault_tools.h"
 #include "lib/backup.h"
 
 #define WIDE 48u   /* dimension of the field "v" */
@@ -27,6 +28,19 @@ TOOL const char *place(const char *name)
     snprintf(places[n].name, sizeof places[n].name, "%s", name);
     snprintf(places[n].path, sizeof places[n].path, "%.250s/%.60s", test_directory(), name);
     return places[n++].path;
+}
+
+#define PLENTY 1000000 /* allocations that no call comes to */
+
+/* Open the database with an allocator that fails once `failing->left` is set to less than PLENTY; `memory` lives as long. */
+TOOL vecdb *open_failing(const char *path, struct failing *failing, struct vdb_memory *memory, vecdb_options *options)
+{
+    vecdb_error err = VECDB_ERROR_INIT;
+    vecdb *db = NULL;
+    failing_begin(failing, memory, PLENTY);
+    *options = (vecdb_options){.size = sizeof *options, .threads = VECDB_THREADS_NONE, .allocator = memory->allocator};
+    CHECK_OK(err, vecdb_open(path, options, &db, &err));
+    return db;
 }
 
 /* Everything that can be read, folded: equal sums, equal contents. */

@@ -20,7 +20,6 @@
 #include <sys/wait.h>
 
 #include "backup_tools.h"
-#include "failing.h"
 
 /* ------------------------------------------------------------------ round trips */
 
@@ -497,16 +496,13 @@ TEST(memory_that_runs_out_during_a_backup_leaves_nothing)
         struct vdb_memory memory;
         struct failing failing;
         vecdb_error err = VECDB_ERROR_INIT;
-        failing_begin(&failing, &memory, 1000000);
-        vecdb_options options = {.size = sizeof options, .threads = VECDB_THREADS_NONE,
-                                 .allocator = memory.allocator};
-        vecdb *db;
-        CHECK_OK(err, vecdb_open(path, &options, &db, &err));
+        vecdb_options options;
+        vecdb *db = open_failing(path, &failing, &memory, &options);
         failing.left = n;
         vecdb_backup_options how = {.size = sizeof how, .link = n % 2};
         int status = vecdb_backup(db, copy, &how, &err);
         bool has_failed = failing_has_failed(&failing);
-        failing.left = 1000000;
+        failing.left = PLENTY;
         check_sentence("a backup", status, &err);
         vecdb_close(db);
         CHECK(!status || status == VECDB_NOMEM);

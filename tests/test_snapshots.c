@@ -17,7 +17,6 @@
 #include <sys/wait.h>
 
 #include "backup_tools.h"
-#include "failing.h"
 
 /* ------------------------------------------------------------------ tools */
 
@@ -494,14 +493,12 @@ TEST(memory_that_runs_out_while_a_snapshot_is_made_opened_or_dropped)
         struct vdb_memory memory;
         struct failing failing;
         vecdb_error err = VECDB_ERROR_INIT;
-        failing_begin(&failing, &memory, 1000000);
-        vecdb_options options = {.size = sizeof options, .threads = VECDB_THREADS_NONE,
-                                 .allocator = memory.allocator};
-        CHECK_OK(err, vecdb_open(path, &options, &db, &err));
+        vecdb_options options;
+        db = open_failing(path, &failing, &memory, &options);
         failing.left = n;
         int status = vecdb_snapshot_create(db, "s", &err);
         has_failed = failing_has_failed(&failing);
-        failing.left = 1000000;
+        failing.left = PLENTY;
         CHECK(!status || status == VECDB_NOMEM);
         if (!status) {
             options.snapshot = "s";
@@ -513,7 +510,7 @@ TEST(memory_that_runs_out_while_a_snapshot_is_made_opened_or_dropped)
             failing.left = n;
             status = vecdb_snapshot_drop(db, "s", &err);
             CHECK(!status || status == VECDB_NOMEM);
-            failing.left = 1000000;
+            failing.left = PLENTY;
         }
         vecdb_close(db);
         if (n % 8 == 0 || !has_failed)
