@@ -225,7 +225,8 @@ static uint32_t substitute(struct vdb_walk *walk, uint32_t node, uint32_t *batch
     struct vdb_query query;
     vdb_graph_space(graph, true, &space);
     /* the floats were needed for making the search's query only */
-    vdb_graph_query_node(&space, space.codes + node * space.stride, (int8_t *)walk->scratch->work, &query);
+    vdb_codec_query_record(&graph->codec, space.codes + node * space.stride, space.bits, space.bits,
+                           (int8_t *)walk->scratch->work, &query);
     vdb_space_score(&space, &query, others, n_others, scores);
     for (uint32_t i = 1; i < n_others; i++)
         if (scores[i] < scores[best])
