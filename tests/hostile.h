@@ -74,7 +74,7 @@ void hostile_store(const struct hostile_image *image, const char *directory);
 /* How many names a directory holds. */
 size_t hostile_count(const char *directory);
 
-/* Open it and do everything there is to do. Bits of `how`. */
+/* Open it and do everything there is to do; then, with REPAIR, repair it, whether it opened or not. Bits of `how`. */
 enum { HOSTILE_READONLY = 1, HOSTILE_NO_MAPS = 2, HOSTILE_COMPACT = 4, HOSTILE_REPAIR = 8, HOSTILE_BACKUP = 16 };
 void hostile_use(const char *directory, unsigned how);
 

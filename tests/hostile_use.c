@@ -265,7 +265,25 @@ static void use_copies(vecdb *db, const char *directory)
     must(!system(command));
 }
 
-void hostile_use(const char *directory, unsigned how)
+/* What a repair says is done opens, whatever it was made of. */
+static void repair_it(const char *directory)
+{
+    vecdb_error err = VECDB_ERROR_INIT;
+    vecdb_options options = {.size = sizeof options, .threads = VECDB_THREADS_NONE, .memory_bytes = MEMORY_BYTES};
+    char command[900];
+    struct found found;
+    uint64_t n_lost;
+    vecdb *db;
+    if (went_well(vecdb_repair(directory, &options, NULL, ignore_problem, NULL, &n_lost, &err), &err)) {
+        must(open_it(directory, 0, NULL, &db));
+        read_all(db, &found);
+        vecdb_close(db);
+    }
+    snprintf(command, sizeof command, "rm -rf '%s'.damaged-* '%s'.repair*", directory, directory);
+    must(!system(command));
+}
+
+static void open_and_use(const char *directory, unsigned how)
 {
     vecdb_error err = VECDB_ERROR_INIT;
     struct found found;
@@ -291,4 +309,11 @@ void hostile_use(const char *directory, unsigned how)
         read_all(db, &found);
         vecdb_close(db);
     }
+}
+
+void hostile_use(const char *directory, unsigned how)
+{
+    open_and_use(directory, how);
+    if (how & HOSTILE_REPAIR)
+        repair_it(directory);
 }
