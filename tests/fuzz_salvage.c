@@ -14,6 +14,7 @@
 
 #include "base/bytes.h"
 #include "fault_tools.h"
+#include "hostile.h"
 #include "storage/salvage.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
@@ -50,10 +51,8 @@ static const struct kept_files *good_files(void)
     static struct kept_files kept;
     if (kept.n)
         return &kept;
-    char directory[64] = "/tmp/fuzz-salvage-XXXXXX", path[80];
+    const char *path = hostile_directory();
     vecdb_error err = VECDB_ERROR_INIT;
-    CHECK(mkdtemp(directory));
-    snprintf(path, sizeof path, "%s/db", directory);
     vecdb *db = open_database(path, VECDB_OPEN_NEW, VECDB_THREADS_NONE);
     fill(db);
     CHECK_OK(err, vecdb_compact(db, NULL, &err));
@@ -63,7 +62,6 @@ static const struct kept_files *good_files(void)
     keep_files(path, &kept);
     vecdb_close(db);
     remove_database(path);
-    rmdir(directory);
     return &kept;
 }
 
