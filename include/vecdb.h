@@ -258,7 +258,8 @@ typedef struct vecdb_options {
 /* Open the database in directory `path`; ":memory:" makes one that lives until it is closed.
  * `options` may be NULL. Needs no repair step after a crash. Ended by vecdb_close().
  * Errors: NOT_FOUND, EXISTS, INVALID (a file in place of a directory, a directory of other
- * files), DENIED, READONLY, IO, CORRUPT, NEWER, NOMEM. Any thread. */
+ * files), DENIED, READONLY, IO, CORRUPT, NEWER, UNSUPPORTED (format version 0, which previews of the library
+ * wrote), NOMEM. Any thread. */
 VECDB_API int vecdb_open(const char *path, const vecdb_options *options, vecdb **db, vecdb_error *error);
 
 /* Wait for background work in progress, free everything. Collections of the handle end with it; results
@@ -563,7 +564,8 @@ VECDB_API int vecdb_check(vecdb *db, const vecdb_work *work, vecdb_problem_fn ea
  * ever deleted. So it needs as much room again. Where nothing is wrong nothing is done.
  * `each` is told of every loss, by collection and key where these are known; *n_lost (may be NULL)
  * counts the problems of kind LOST. `options` as for vecdb_open; mode and snapshot are not looked at.
- * Errors: NOT_FOUND, BUSY, DENIED, FULL, IO, NOMEM, CORRUPT (nothing in it can be read). Any thread. */
+ * Errors: NOT_FOUND, BUSY, DENIED, FULL, IO, NOMEM, CORRUPT (nothing in it can be read), NEWER and
+ * UNSUPPORTED (as for vecdb_open). Any thread. */
 VECDB_API int vecdb_repair(const char *path, const vecdb_options *options, const vecdb_work *work,
                            vecdb_problem_fn each, void *context, uint64_t *n_lost, vecdb_error *error);
 
