@@ -309,8 +309,10 @@ int vdb_locks_shm_lock(struct vdb_locks *locks, int offset, int n, int flags)
     if (locks->index_fd < 0)
         return SQLITE_IOERR_SHMLOCK;
     short type = flags & SQLITE_SHM_UNLOCK ? F_UNLCK : flags & SQLITE_SHM_SHARED ? F_RDLCK : F_WRLCK;
-    /* Also when a file that was opened for reading cannot carry a write lock: SQLite goes on without. */
-    return vdb_lock_file_set(locks->index_fd, type, INDEX_LOCKS + offset, n) ? SQLITE_BUSY : SQLITE_OK;
+    int os_error = vdb_lock_file_set(locks->index_fd, type, INDEX_LOCKS + offset, n);
+    if (os_error == EAGAIN || os_error == EBADF) /* a write lock on what was opened for reading: it goes on without */
+        return SQLITE_BUSY;
+    return os_error ? SQLITE_IOERR_SHMLOCK : SQLITE_OK; /* not BUSY, or it would be asked again for ten seconds */
 }
 
 void vdb_locks_shm_unmap(struct vdb_locks *locks, bool remove)
