@@ -88,6 +88,8 @@ BENCH_HELP := $(patsubst %.c,$B/%.o,$(filter-out bench/bench_%,$(wildcard bench/
 .DEFAULT_GOAL := all
 all: $B/libvecdb.a $B/libvecdb.so $B/vecdb-cli ## libvecdb.a, libvecdb.so and vecdb-cli (the default)
 
+# Kernels for codes give the same bits on every tier: nothing is fused.
+SAME_BITS := -O3 -ffp-contract=off
 # Each instruction set's flags apply to its own objects; the files are empty on other processors.
 ifneq ($(findstring x86_64,$(shell $(CC) -dumpmachine 2>/dev/null)),)
 $B/simd/kernels_avx2.o: private ISA := -O3 -mavx2 -mfma -mf16c
@@ -95,17 +97,22 @@ AVX512 := -O3 -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx2 -mfma -mf16c
 $B/simd/kernels_avx512.o: private ISA := $(AVX512)
 $B/simd/kernels_avx512vnni.o: private ISA := $(AVX512) -mavx512vnni -mavx512vpopcntdq
 $B/simd/kernels_avx512bf16.o: private ISA := $(AVX512) -mavx512bf16
+$B/simd/codes_avx2.o: private ISA := $(SAME_BITS) -mavx2 -mpopcnt
+$B/simd/codes_vnni.o: private ISA := $(AVX512) -mavx512vnni -mavx512vpopcntdq $(SAME_BITS)
 else
 $B/simd/kernels_neon.o: private ISA := -O3
 $B/simd/kernels_neondot.o: private ISA := -O3 -march=armv8.2-a+dotprod
+$B/simd/codes_neon.o: private ISA := $(SAME_BITS)
+$B/simd/codes_neondot.o: private ISA := $(SAME_BITS) -march=armv8.2-a+dotprod
 endif
 $B/simd/kernels_scalar.o: private ISA := -O3
+$B/simd/codes_scalar.o: private ISA := $(SAME_BITS)
 # loops over values, which -O2 leaves scalar
 $B/lib/validate.o $B/storage/page_encode.o: private ISA := -O3
 
 # What is fuzzed parses bytes; kernels do not, and clang takes minutes to instrument them.
 ifeq ($(SAN),fuzzer)
-$B/simd/kernels_%.o: private SANFLAGS :=
+$B/simd/kernels_%.o $B/simd/codes_%.o: private SANFLAGS :=
 endif
 
 # ---------------------------------------------------------------- rules

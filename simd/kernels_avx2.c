@@ -161,6 +161,7 @@ const struct vdb_kernels vdb_avx2_kernels = {
     .name = "avx2",
     VDB_TABLE_FLOAT(avx2),
     VDB_TABLE_INTEGER(avx2, NULL, NULL),
+    VDB_TABLE_CODES(avx2),
 };
 
 #else

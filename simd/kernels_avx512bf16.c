@@ -134,6 +134,7 @@ const struct vdb_kernels vdb_bf16_kernels = {
     .name = "avx512-vnni-bf16",
     VDB_TABLE_FLOAT(avx512),
     VDB_TABLE_INTEGER(vnni, dot_bf16, cosine_bf16),
+    VDB_TABLE_CODES(vnni),
 };
 
 #else

@@ -79,6 +79,7 @@ const struct vdb_kernels vdb_vnni_kernels = {
     .name = "avx512-vnni",
     VDB_TABLE_FLOAT(avx512),
     VDB_TABLE_INTEGER(vnni, NULL, NULL),
+    VDB_TABLE_CODES(vnni),
 };
 
 #else

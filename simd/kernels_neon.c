@@ -119,6 +119,7 @@ const struct vdb_kernels vdb_neon_kernels = {
     .name = "neon",
     VDB_TABLE_FLOAT(neon),
     VDB_TABLE_INTEGER(neon, NULL, NULL),
+    VDB_TABLE_CODES(neon),
 };
 
 #else

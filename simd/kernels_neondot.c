@@ -29,6 +29,7 @@ const struct vdb_kernels vdb_dotprod_kernels = {
     .name = "neon-dotprod",
     VDB_TABLE_FLOAT(neon),
     VDB_TABLE_INTEGER(dotprod, NULL, NULL),
+    VDB_TABLE_CODES(dotprod),
 };
 
 #else

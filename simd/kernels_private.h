@@ -73,8 +73,28 @@
                                      [VECDB_BF16] = cosine_of_bf16}},                                                  \
     .hamming = vdb_##tier##_hamming
 
+/* Codes: codes_<tier>.c. */
+#define VDB_CODE_KERNEL(name)                                                                                          \
+    void name(const struct vdb_code_query *query, const unsigned char *codes, size_t stride, uint32_t n_values,        \
+              const uint32_t *ids, size_t n, float *out)
+#define VDB_CODE_BITS_KERNEL(name)                                                                                     \
+    void name(const void *query, const unsigned char *codes, size_t stride, uint32_t n_bytes, const uint32_t *ids,     \
+              size_t n, float *out)
+#define VDB_DECLARE_CODE_KERNELS(tier)                                                                                 \
+    VDB_CODE_KERNEL(vdb_##tier##_code4);                                                                               \
+    VDB_CODE_KERNEL(vdb_##tier##_code8);                                                                               \
+    VDB_CODE_BITS_KERNEL(vdb_##tier##_code_bits);                                                                      \
+    void vdb_##tier##_hadamard(float *values, size_t n)
+#define VDB_TABLE_CODES(tier)                                                                                          \
+    .code4 = vdb_##tier##_code4, .code8 = vdb_##tier##_code8, .code_bits = vdb_##tier##_code_bits,                     \
+    .hadamard = vdb_##tier##_hadamard
+
+VDB_SCORE_KERNEL(vdb_scalar_hamming);
+VDB_DECLARE_CODE_KERNELS(scalar);
 extern const struct vdb_kernels vdb_scalar_kernels;
 #if defined(__x86_64__)
+VDB_DECLARE_CODE_KERNELS(avx2);
+VDB_DECLARE_CODE_KERNELS(vnni);
 VDB_DECLARE_FLOAT_KERNELS(avx512);
 VDB_DECLARE_INTEGER_KERNELS(vnni);
 /* bf16 against bf16 by widening both: for what VDPBF16PS must not be used for */
@@ -85,6 +105,8 @@ extern const struct vdb_kernels vdb_avx512_kernels;
 extern const struct vdb_kernels vdb_vnni_kernels;
 extern const struct vdb_kernels vdb_bf16_kernels;
 #elif defined(__aarch64__)
+VDB_DECLARE_CODE_KERNELS(neon);
+VDB_DECLARE_CODE_KERNELS(dotprod);
 VDB_DECLARE_FLOAT_KERNELS(neon);
 extern const struct vdb_kernels vdb_neon_kernels;
 extern const struct vdb_kernels vdb_dotprod_kernels;

@@ -209,4 +209,5 @@ const struct vdb_kernels vdb_scalar_kernels = {
     .name = "scalar",
     VDB_TABLE_FLOAT(scalar),
     VDB_TABLE_INTEGER(scalar, NULL, NULL),
+    VDB_TABLE_CODES(scalar),
 };
