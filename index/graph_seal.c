@@ -125,7 +125,7 @@ static void attach(struct vdb_graph *graph, struct vdb_builder *builder, const s
 {
     struct vdb_query query;
     struct vdb_walk walk = {
-        .graph = graph, .space = *space, .query = &query, .scratch = builder->scratch, .with_extra = true};
+        .graph = graph, .space = *space, .query = &query, .scratch = builder->scratch, .with_extra = graph->extra};
     uint32_t links[VDB_GRAPH_BATCH], from = VDB_NO_NODE, n_links = 0;
     vdb_space_query(space, space->codes + node * space->stride, builder->values[0], &query);
     uint32_t n = vdb_walk_base(&walk, root, VDB_BUILD_LIST);
