@@ -108,7 +108,7 @@ endif
 $B/simd/kernels_scalar.o: private ISA := -O3
 $B/simd/codes_scalar.o: private ISA := $(SAME_BITS)
 # loops over values, which -O2 leaves scalar
-$B/lib/validate.o $B/storage/page_encode.o: private ISA := -O3
+$B/lib/validate.o $B/storage/page_encode.o $B/index/codes.o $B/index/rotation.o: private ISA := -O3
 
 # What is fuzzed parses bytes; kernels do not, and clang takes minutes to instrument them.
 ifeq ($(SAN),fuzzer)
