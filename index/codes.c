@@ -47,12 +47,12 @@ static float total(const float sums[N_SUMS])
 }
 
 /* n is a multiple of N_SUMS here and below. */
-static float square_of(const float *values, uint32_t n)
+static float product_of(const float *a, const float *b, uint32_t n)
 {
     float sums[N_SUMS] = {0};
     for (uint32_t i = 0; i < n; i += N_SUMS)
         for (uint32_t j = 0; j < N_SUMS; j++)
-            sums[j] += values[i + j] * values[i + j];
+            sums[j] += a[i + j] * b[i + j];
     return total(sums);
 }
 
@@ -349,7 +349,7 @@ void vdb_codec_encode(const struct vdb_codec *codec, int type, const void *value
         return;
     }
     residual_of(codec, type, values, work);
-    float square = square_of(work, codec->n_values);
+    float square = product_of(work, work, codec->n_values);
     encode4(codec, work, square, record4);
     if (record8)
         encode8(codec, work, square, record8);
@@ -387,12 +387,17 @@ void vdb_codec_query(const struct vdb_codec *codec, const void *query, float *wo
     *out = (struct vdb_query){.bits = query};
     if (codec->bits_bytes)
         return;
+    uint32_t n = codec->n_values;
     to_units(codec, VECDB_F32, query, work);
-    if (codec->metric != VECDB_IP)
-        for (uint32_t i = 0; i < codec->n_values; i++)
+    if (codec->metric == VECDB_IP)
+        out->constant = -product_of(work, codec->origin, n);
+    else
+        for (uint32_t i = 0; i < n; i++)
             work[i] -= codec->origin[i];
     vdb_rotation_apply(&codec->rotation, codec->kernels, work);
-    quantise(work, codec->n_values, values, out);
+    if (codec->metric != VECDB_IP)
+        out->constant = product_of(work, work, n);
+    quantise(work, n, values, out);
     out->code.scale *= 0.5f; /* the kernel's sum is twice that of value times level */
 }
 

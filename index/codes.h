@@ -48,7 +48,7 @@ struct vdb_codec {
 struct vdb_query {
     struct vdb_code_query code;
     const void *bits; /* hamming */
-    float constant;   /* of a query made from a record: score + constant is the squared distance */
+    float constant;   /* score + constant estimates the squared distance (in units), or the product's negative */
 };
 
 /* Untrained unless the sample (NULL: none) has rows. NOMEM. */
@@ -71,7 +71,7 @@ void vdb_codec_query(const struct vdb_codec *codec, const void *query, float *wo
                      struct vdb_query *out);
 
 /* A stored vector as a query against codes of `against` bits, from its own record of `bits` bits. For building:
- * the score plus `constant` is the squared distance. `against` 8 needs `bits` 8. */
+ * the score plus `constant` is the squared distance for ip, too. `against` 8 needs `bits` 8. */
 void vdb_codec_query_record(const struct vdb_codec *codec, const unsigned char *record, int bits, int against,
                             int8_t *values, struct vdb_query *out);
 

@@ -104,7 +104,8 @@ struct vdb_rows {
     void (*put)(void *context, struct vdb_row *rows, size_t n);
 };
 
-/* ef: how many candidates the walk keeps; n_rerank: of how many the exact distance is computed. 0: chosen from k. */
+/* ef: how many candidates the walk keeps; n_rerank: of how many at most the exact distance is computed (it ends earlier
+ * where the codes say that no more can come, so a large one costs little). 0: chosen from k. */
 struct vdb_graph_effort {
     uint32_t ef, n_rerank;
     /* A node that this walk does not see, in any layer, as if it had never been inserted: where a node has a link to

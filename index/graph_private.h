@@ -167,6 +167,7 @@ struct vdb_graph_scratch {
     uint32_t n_work;
     struct vdb_row *rows; /* n_rows of each */
     uint32_t *row_slots;
+    float *row_scores;    /* of codes */
     struct vdb_hit *row_hits;
     uint32_t n_rows;
 };

@@ -32,6 +32,13 @@
 #define DEFAULT_EF 64u     /* recall of about .95 for k = 10 on the four sets of bench_graph */
 #define DEFAULT_RERANK 20u /* above k */
 
+/* Candidates are reranked nearest by code first. Once k are known, and RERANK_LEAST that tell how wrong codes are here,
+ * the rest are left out when the next would have to be wrong by RERANK_ERRORS times as much as usual to be among the
+ * k nearest. Rows are asked for RERANK_PIECE at a time. */
+#define RERANK_LEAST 8u
+#define RERANK_PIECE 6u
+#define RERANK_ERRORS 2.0
+
 /* ------------------------------------------------------------------ scratch */
 
 struct vdb_graph_scratch *vdb_graph_scratch_new(struct vdb_memory *memory)
@@ -51,6 +58,7 @@ void vdb_graph_scratch_free(struct vdb_graph_scratch *scratch)
     vdb_free_aligned(scratch->memory, scratch->work);
     vdb_free(scratch->memory, scratch->rows);
     vdb_free(scratch->memory, scratch->row_slots);
+    vdb_free(scratch->memory, scratch->row_scores);
     vdb_free(scratch->memory, scratch->row_hits);
     vdb_free(scratch->memory, scratch);
 }
@@ -95,18 +103,22 @@ static int reserve_rows(struct vdb_graph_scratch *scratch, uint32_t n, vecdb_err
     struct vdb_memory *memory = scratch->memory;
     struct vdb_row *rows = vdb_alloc_array(memory, n, sizeof *rows);
     uint32_t *slots = vdb_alloc_array(memory, n, sizeof *slots);
+    float *scores = vdb_alloc_array(memory, n, sizeof *scores);
     struct vdb_hit *hits = vdb_alloc_array(memory, n, sizeof *hits);
-    if (!rows || !slots || !hits) {
+    if (!rows || !slots || !scores || !hits) {
         vdb_free(memory, rows);
         vdb_free(memory, slots);
+        vdb_free(memory, scores);
         vdb_free(memory, hits);
-        return vdb_fail_memory(err, n * (sizeof *rows + sizeof *slots + sizeof *hits));
+        return vdb_fail_memory(err, n * (sizeof *rows + sizeof *slots + sizeof *scores + sizeof *hits));
     }
     vdb_free(memory, scratch->rows);
     vdb_free(memory, scratch->row_slots);
+    vdb_free(memory, scratch->row_scores);
     vdb_free(memory, scratch->row_hits);
     scratch->rows = rows;
     scratch->row_slots = slots;
+    scratch->row_scores = scores;
     scratch->row_hits = hits;
     scratch->n_rows = n;
     return VECDB_OK;
@@ -414,8 +426,12 @@ static void collect_slots(struct finding *finding, uint32_t node, uint32_t *slot
 static void collect(struct finding *finding, const struct vdb_graph_scratch *scratch, uint32_t n)
 {
     finding->n_found = finding->n_rows = 0;
-    for (uint32_t i = 0; i < n && finding->n_found < finding->n_wanted && finding->n_rows < finding->rows_limit; i++)
+    for (uint32_t i = 0; i < n && finding->n_found < finding->n_wanted && finding->n_rows < finding->rows_limit; i++) {
+        uint32_t before = finding->n_rows;
         collect_slots(finding, vdb_candidate_node(scratch->keys[i]), scratch->row_slots);
+        for (uint32_t row = before; row < finding->n_rows; row++)
+            scratch->row_scores[row] = vdb_candidate_score(scratch->keys[i]);
+    }
 }
 
 /* ------------------------------------------------------------------ exact distances */
@@ -470,11 +486,15 @@ static void sift_down(struct vdb_hit *hits, size_t at, size_t n)
     hits[at] = hit;
 }
 
-/* A heap: qsort may allocate. */
-static void sort_hits(struct vdb_hit *hits, size_t n)
+static void make_heap(struct vdb_hit *hits, size_t n)
 {
     for (size_t i = n / 2; i-- > 0;)
         sift_down(hits, i, n);
+}
+
+/* From a heap to ascending order. */
+static void sort_heap(struct vdb_hit *hits, size_t n)
+{
     for (size_t i = n; i-- > 1;) {
         struct vdb_hit last = hits[i];
         hits[i] = hits[0];
@@ -483,15 +503,58 @@ static void sort_hits(struct vdb_hit *hits, size_t n)
     }
 }
 
-/* Exact distances of the n rows that were collected, sorted, in scratch->row_hits; *n_hits: rows that are there. */
-static int rerank(const struct vdb_search *search, const void *query, const struct vdb_rows *rows,
-                  struct vdb_graph_scratch *scratch, uint32_t n, uint32_t *n_hits, uint64_t *bytes, vecdb_error *err)
+/* The candidates' exact distances, nearest by code first. The k nearest so far are a heap in scratch->row_hits. */
+struct rerank {
+    const struct vdb_graph *graph;
+    const struct vdb_search *search;
+    const void *query;
+    const struct vdb_query *coded;
+    double length; /* cosine: of the query */
+    struct vdb_graph_scratch *scratch;
+    uint32_t n_hits;
+    uint64_t n_scored, bytes;
+    double error_squares; /* of what codes said, in their units */
+};
+
+/* What codes estimate, from a distance: see vdb_query.constant. */
+static double coded_of(const struct rerank *rerank, double distance)
 {
-    int status = rows->find(rows->context, scratch->row_slots, n, scratch->rows, err);
+    double unit = (double)rerank->graph->codec.unit;
+    switch (rerank->search->metric) {
+    case VECDB_L2:
+        return distance * distance * unit * unit;
+    case VECDB_IP:
+        return distance * unit * unit;
+    case VECDB_COSINE:
+        return 2 * distance;
+    default:
+        return distance;
+    }
+}
+
+static void keep(struct rerank *rerank, struct vdb_hit hit)
+{
+    struct vdb_hit *hits = rerank->scratch->row_hits;
+    uint32_t k = rerank->search->k;
+    if (rerank->n_hits < k) {
+        hits[rerank->n_hits++] = hit;
+        if (rerank->n_hits == k)
+            make_heap(hits, k);
+    } else if (is_before(&hit, &hits[0])) {
+        hits[0] = hit;
+        sift_down(hits, 0, k);
+    }
+}
+
+static int rerank_rows(struct rerank *rerank, const struct vdb_rows *rows, uint32_t first, uint32_t n, vecdb_error *err)
+{
+    const struct vdb_search *search = rerank->search;
+    struct vdb_graph_scratch *scratch = rerank->scratch;
+    int status = rows->find(rows->context, scratch->row_slots + first, n, scratch->rows, err);
     if (status)
         return status;
-    double length = search->metric == VECDB_COSINE ? query_length(search, query) : 0;
-    uint32_t n_found = 0;
+    if (n)
+        prefetch_values(scratch->rows[0].values, vdb_vector_bytes(scratch->rows[0].type, search->dimension));
     for (uint32_t i = 0; i < n; i++) {
         const struct vdb_row *row = &scratch->rows[i];
         if (i + 1 < n)
@@ -503,14 +566,45 @@ static int rerank(const struct vdb_search *search, const void *query, const stru
         vdb_score_fn score_rows = search->metric == VECDB_HAMMING
                                       ? search->kernels->hamming
                                       : search->kernels->float_query[op_of(search->metric)][row->type];
-        score_rows(query, row->values, stride, 1, search->dimension, &score);
-        *bytes += stride;
-        scratch->row_hits[n_found++] = (struct vdb_hit){distance_of(search->metric, score, length),
-                                                        scratch->row_slots[i]};
+        score_rows(rerank->query, row->values, stride, 1, search->dimension, &score);
+        double distance = distance_of(search->metric, score, rerank->length);
+        double error = coded_of(rerank, distance) - (double)rerank->coded->constant -
+                       (double)scratch->row_scores[first + i];
+        rerank->error_squares += error * error;
+        rerank->n_scored++;
+        rerank->bytes += stride;
+        keep(rerank, (struct vdb_hit){distance, scratch->row_slots[first + i]});
     }
     rows->put(rows->context, scratch->rows, n);
-    sort_hits(scratch->row_hits, n_found);
-    *n_hits = n_found;
+    return VECDB_OK;
+}
+
+/* Whether row `next` and all behind it are too far, going by their codes and by how wrong these were so far. A NaN, which
+ * extreme values may give, says no. */
+static bool is_enough(const struct rerank *rerank, uint32_t next)
+{
+    if (rerank->n_hits < rerank->search->k || rerank->n_scored < RERANK_LEAST)
+        return false;
+    double error = sqrt(rerank->error_squares / (double)rerank->n_scored);
+    double least = (double)rerank->scratch->row_scores[next] + (double)rerank->coded->constant - RERANK_ERRORS * error;
+    return least > coded_of(rerank, rerank->scratch->row_hits[0].distance);
+}
+
+static int rerank_all(struct rerank *rerank, const struct vdb_rows *rows, uint32_t n, vecdb_error *err)
+{
+    uint32_t k = rerank->search->k, piece = k < RERANK_LEAST ? RERANK_LEAST : k;
+    rerank->length = rerank->search->metric == VECDB_COSINE ? query_length(rerank->search, rerank->query) : 0;
+    for (uint32_t first = 0; first < n; first += piece, piece = RERANK_PIECE) {
+        if (first > 0 && is_enough(rerank, first))
+            break;
+        piece = piece < n - first ? piece : n - first;
+        int status = rerank_rows(rerank, rows, first, piece, err);
+        if (status)
+            return status;
+    }
+    if (rerank->n_hits < k)
+        make_heap(rerank->scratch->row_hits, rerank->n_hits);
+    sort_heap(rerank->scratch->row_hits, rerank->n_hits);
     return VECDB_OK;
 }
 
@@ -592,17 +686,17 @@ int vdb_graph_search(const struct vdb_graph *graph, const struct vdb_search *sea
     }
     uint64_t bytes = walk.counts.n_distances * walk.space.stride +
                      walk.counts.n_expanded * VDB_GRAPH_DEGREE * sizeof *graph->links;
-    uint32_t n_scored = 0;
-    status = finding.n_rows ? rerank(search, given, rows, scratch, finding.n_rows, &n_scored, &bytes, err) : VECDB_OK;
+    struct rerank rerank = {.graph = graph, .search = search, .query = given, .coded = &query, .scratch = scratch};
+    status = rerank_all(&rerank, rows, finding.n_rows, err);
     if (status)
         return status;
-    *n_hits = n_scored < search->k ? n_scored : search->k;
+    *n_hits = rerank.n_hits;
     memcpy(hits, scratch->row_hits, *n_hits * sizeof *hits);
     if (counts) {
         counts->n_distances += walk.counts.n_distances;
         counts->n_expanded += walk.counts.n_expanded;
-        counts->n_reranked += n_scored;
-        counts->bytes += bytes;
+        counts->n_reranked += rerank.n_scored;
+        counts->bytes += bytes + rerank.bytes;
     }
     return VECDB_OK;
 }
