@@ -13,7 +13,7 @@
  * queries of other kinds: among queries whose k-th nearest is equally far, stored vectors and questions find the
  * same share, within .03; but a third of the questions is as far as only one in ten of the passages. So a
  * curve tells near and far queries apart, and the recall asked for must be reached among the far ones too (they may be
- * FAR_SLACK below). A plan searches with the effort for near queries, looks how far the k-th result is,
+ * a little below). A plan searches with the effort for near queries, looks how far the k-th result is,
  * and where it is far searches again: with the effort for far ones, or, where hardly one of the sample is as far, with
  * BEYOND times that. A walk that missed the nearest finds farther ones, and so is corrected by the
  * same rule. One in ten queries pays for this when queries are like what is stored.
@@ -233,8 +233,12 @@ static int measure_point(struct measuring *m, struct vdb_calibration_band *band,
                                       m->scratch, m->hits, &n_hits, NULL, err);
         if (status)
             return status;
-        bool is_far = sample->distances[band->k - 1] > (double)band->far_distance;
-        mean_add(is_far ? &far : &near, recall_of(sample, band->k, m->hits, n_hits));
+        double recall = recall_of(sample, band->k, m->hits, n_hits);
+        /* a plan sees what was found: what seems to be far is searched again */
+        if (n_hits == band->k && m->hits[n_hits - 1].distance <= (double)band->far_distance)
+            mean_add(&near, recall);
+        if (sample->distances[band->k - 1] > (double)band->far_distance)
+            mean_add(&far, recall);
     }
     const struct vdb_calibration_point *before = band->n_points ? &band->points[band->n_points - 1] : NULL;
     *point = (struct vdb_calibration_point){ef, (float)mean_of(&near), (float)mean_of(&far), (float)mean_error(&near)};
@@ -274,7 +278,7 @@ static int measure_band(struct measuring *m, struct vdb_calibration_band *band, 
     if (!find_limits(m, band, k))
         return VECDB_OK;
     band->k = k;
-    double ef = k == 1 ? 3 : k;
+    double ef = k == 1 ? 2 : k;
     for (; band->n_points < VDB_CALIBRATION_POINTS; ef *= LADDER) {
         struct vdb_calibration_point *point = &band->points[band->n_points];
         int status = measure_point(m, band, (uint32_t)ceil(ef), point, err);

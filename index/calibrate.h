@@ -75,7 +75,7 @@ struct vdb_plan {
 
 /* The least effort with which `recall` (above 0, below 1) can be expected of searches for the nearest k in a graph that
  * holds n_vectors live vectors. `curve` NULL, or one that was not measured: a formula that errs on the side of more
- * effort. A greater recall never gives less ef. Any thread. */
+ * effort. A greater recall or k never gives less ef. Any thread. */
 void vdb_calibration_plan(const struct vdb_calibration *curve, uint32_t k, double recall, uint64_t n_vectors,
                           struct vdb_plan *plan);
 

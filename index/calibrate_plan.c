@@ -19,8 +19,9 @@
 #define VERSION 1u
 #define MOST_EF (1u << 28)
 #define CONFIDENCE .5     /* standard errors that a mean is lowered by; see calibrate.c */
-#define FAR_SLACK .01     /* far queries may find so much less than is asked for */
+#define FAR_SLACK .3      /* far queries may miss so much more of what may be missed */
 #define BEYOND 2          /* ef of queries that are farther than the sample, to that of far ones */
+#define WORTH 1.35        /* a second search has at least so many times the ef of the first */
 #define LAST_STEPS 2      /* ef above the last point: at most so many times the last */
 #define STALE_SHARE .2
 #define DEFAULT_RERANK 8u /* see rerank_of */
@@ -52,15 +53,14 @@ static double guess(uint32_t k, double recall, uint64_t n_vectors)
 {
     double missed = fmax(1 - recall, 1e-4), size = log10((double)n_vectors + 10) / 5;
     double ef = (4 + 5 * sqrt(10.0 * k)) * pow(.05 / missed, .75) * fmax(size, .5);
-    return fmax(ef, k < 100 ? 1.5 * k + 8 : 1.2 * k);
+    return fmax(ef, 1.2 * k + 12);
 }
 
 /* ------------------------------------------------------------------ a curve */
 
 static double counted(const struct vdb_calibration_point *point, bool is_far)
 {
-    return is_far ? (double)point->far_recall + FAR_SLACK
-                  : (double)point->near_recall - CONFIDENCE * (double)point->near_error;
+    return is_far ? (double)point->far_recall : (double)point->near_recall - CONFIDENCE * (double)point->near_error;
 }
 
 /* log ef at which a band reaches `recall`, its points interpolated along the log of what is missed, which is nearly a
@@ -69,6 +69,8 @@ static double log_ef_of(const struct vdb_calibration_band *band, double recall, 
 {
     const struct vdb_calibration_point *points = band->points;
     uint32_t i = 0, n = band->n_points;
+    if (is_far)
+        recall -= FAR_SLACK * (1 - recall);
     while (i < n && counted(&points[i], is_far) < recall)
         i++;
     if (i == 0)
@@ -96,11 +98,15 @@ struct choice {
     double far_distance, beyond_distance;
 };
 
-static struct choice choose(const struct vdb_calibration_band *band, double recall)
+/* Who finds more needs no less: lower bands count too. */
+static struct choice choose(const struct vdb_calibration *curve, uint32_t n_band, double recall)
 {
-    struct choice choice = {log_ef_of(band, recall, false), log_ef_of(band, recall, true),
-                            (double)band->far_distance, (double)band->beyond_distance};
-    choice.far = fmax(choice.far, choice.near);
+    const struct vdb_calibration_band *bands = curve->bands;
+    struct choice choice = {0, 0, (double)bands[n_band].far_distance, (double)bands[n_band].beyond_distance};
+    for (uint32_t i = 0; i <= n_band; i++) {
+        choice.near = fmax(choice.near, log_ef_of(&bands[i], recall, false));
+        choice.far = fmax(fmax(choice.far, choice.near), log_ef_of(&bands[i], recall, true));
+    }
     return choice;
 }
 
@@ -124,9 +130,9 @@ static struct choice choose_for(const struct vdb_calibration *curve, uint32_t n_
     while (high < n_bands && curve->bands[high].k < k)
         high++;
     if (high < n_bands && (high == 0 || curve->bands[high].k == k))
-        return choose(&curve->bands[high], recall);
+        return choose(curve, high, recall);
     uint32_t low = high < n_bands ? high - 1 : n_bands > 1 ? n_bands - 2 : 0;
-    struct choice a = choose(&curve->bands[low], recall);
+    struct choice a = choose(curve, low, recall);
     double log_k = log((double)k / curve->bands[low].k);
     if (high == n_bands && n_bands == 1) {
         a.near += log_k;
@@ -134,7 +140,7 @@ static struct choice choose_for(const struct vdb_calibration *curve, uint32_t n_
         return a;
     }
     const struct vdb_calibration_band *next = &curve->bands[low + 1];
-    struct choice b = choose(next, recall);
+    struct choice b = choose(curve, low + 1, recall);
     double share = log_k / log((double)next->k / curve->bands[low].k);
     struct choice c = {.far_distance = mix(a.far_distance, b.far_distance, share),
                        .beyond_distance = mix(a.beyond_distance, b.beyond_distance, share)};
@@ -176,7 +182,7 @@ double vdb_calibration_expected(const struct vdb_calibration *curve, uint32_t k,
     while (i + 1 < n_bands && curve->bands[i].k < k)
         i++;
     const struct vdb_calibration_band *band = &curve->bands[i];
-    double ef = exp(choose(band, recall).near), found = 0;
+    double ef = exp(choose(curve, i, recall).near), found = 0;
     for (uint32_t j = 0; j < band->n_points; j++)
         if (band->points[j].ef <= ef * 1.0001)
             found = (double)band->points[j].near_recall;
@@ -208,8 +214,7 @@ int vdb_planned_search(const struct vdb_graph *graph, const struct vdb_search *s
         uint32_t used = plan->efforts[i].ef;
         if (ef)
             *ef = used;
-        /* a quarter more would not find anything */
-        if (next == i || plan->efforts[next].ef < used + used / 4)
+        if (next == i || plan->efforts[next].ef < WORTH * used)
             return VECDB_OK;
         i = next;
     }
