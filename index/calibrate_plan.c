@@ -19,7 +19,7 @@
 #define VERSION 1u
 #define MOST_EF (1u << 28)
 #define CONFIDENCE .5     /* standard errors that a mean is lowered by; see calibrate.c */
-#define FAR_SLACK .3      /* far queries may miss so much more of what may be missed */
+#define FAR_SLACK .5      /* far queries may miss so much more than the share that may be missed */
 #define BEYOND 2          /* ef of queries that are farther than the sample, to that of far ones */
 #define WORTH 1.35        /* a second search has at least so many times the ef of the first */
 #define LAST_STEPS 2      /* ef above the last point: at most so many times the last */
