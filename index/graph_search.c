@@ -32,6 +32,10 @@
 #define DEFAULT_EF 64u     /* recall of about .95 for k = 10 on the four sets of bench_graph */
 #define DEFAULT_RERANK 20u /* above k */
 
+/* Records are fetched while links are gathered, as far ahead of the kernel as can be: all of a row's records, and all
+ * lines of a record up to so many bytes (measured against one line each: docs +15 %, MNIST +17 %, SIFT +15 %). */
+#define FETCH_BYTES 512u
+
 /* Candidates are reranked nearest by code first. Once k are known, and RERANK_LEAST that tell how wrong codes are here,
  * the rest are left out when the next would have to be wrong by RERANK_ERRORS times as much as usual to be among the
  * k nearest. Rows are asked for RERANK_PIECE at a time. */
@@ -178,6 +182,14 @@ static inline uint32_t load_link(const _Atomic uint32_t *link)
     return atomic_load_explicit(link, memory_order_acquire);
 }
 
+static inline void prefetch_record(const struct vdb_space *space, uint32_t node)
+{
+    const unsigned char *record = space->codes + node * space->stride;
+    size_t n = space->stride < FETCH_BYTES ? space->stride : FETCH_BYTES;
+    for (size_t i = 0; i < n; i += 64)
+        __builtin_prefetch(record + i);
+}
+
 /* Those of n links that were not met yet; VDB_NO_NODE ends them. `full` tells whether it did not. */
 static inline uint32_t gather(struct vdb_graph_scratch *scratch, const struct vdb_space *space,
                               const _Atomic uint32_t *row, uint32_t n, uint32_t *batch, bool *full)
@@ -193,7 +205,7 @@ static inline uint32_t gather(struct vdb_graph_scratch *scratch, const struct vd
         if (visited[link] == epoch)
             continue;
         visited[link] = epoch;
-        __builtin_prefetch(space->codes + link * space->stride);
+        prefetch_record(space, link);
         batch[n_batch++] = link;
     }
     *full = true;
@@ -205,6 +217,25 @@ static inline void prefetch_row(const struct vdb_graph *graph, uint64_t key)
     const char *row = (const char *)(graph->links + (size_t)vdb_candidate_node(key) * VDB_GRAPH_DEGREE);
     __builtin_prefetch(row);
     __builtin_prefetch(row + 64);
+}
+
+/* Push what was scored. The links of the nearest are fetched meanwhile: mostly, it is followed next. */
+static inline void push_all(struct pool *pool, const struct vdb_graph *graph, const float *scores,
+                            const uint32_t *nodes, uint32_t n)
+{
+    uint64_t keys[VDB_GRAPH_BATCH + 1], best = UINT64_MAX;
+    uint64_t last = pool->n == pool->limit ? pool->keys[pool->n - 1] : UINT64_MAX;
+    uint32_t n_keys = 0;
+    for (uint32_t i = 0; i < n; i++) {
+        uint64_t key = vdb_candidate_key(scores[i], nodes[i]);
+        best = key < best ? key : best;
+        keys[n_keys] = key;
+        n_keys += key < last;
+    }
+    if (n_keys)
+        prefetch_row(graph, best);
+    for (uint32_t i = 0; i < n_keys; i++)
+        push(pool, keys[i]);
 }
 
 static bool is_among(const uint32_t *nodes, uint32_t n, uint32_t node)
@@ -285,8 +316,7 @@ uint32_t vdb_walk_base(struct vdb_walk *walk, uint32_t start, uint32_t limit)
     }
     for (;;) {
         vdb_space_score(&walk->space, walk->query, batch, n, scores);
-        for (uint32_t i = 0; i < n; i++)
-            push(&pool, vdb_candidate_key(scores[i], batch[i]));
+        push_all(&pool, walk->graph, scores, batch, n);
         skip_followed(&pool);
         if (pool.next == pool.n)
             return pool.n;
