@@ -1,18 +1,18 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * bench/bench_recall.c - is the recall that is asked for the recall that comes, and what does it cost?
+ * bench/bench_recall.c - is the recall that is asked for the recall that comes, at what cost?
  *
- *     build/plain/bench/bench_recall [-n ROWS] [-q QUERIES] [-d] [DATA_FOLDER] [SET...]     sets: glove sift200k mnist docs
+ *     build/plain/bench/bench_recall [-n ROWS] [-q QUERIES] [-d] [DATA_FOLDER] [SET...]
  *
- * A graph of the set (DATA_FOLDER, else $VECDB_DATA, else ../shared/data) is built and calibrated: by its stored vectors
- * alone. Then the set's own queries ask for recall .90, .95 and .99 with k = 1, 10 and 100. Printed are
+ * Sets: glove sift200k mnist docs. A graph of the set (DATA_FOLDER, else $VECDB_DATA, else ../shared/data) is built and
+ * calibrated: by its stored vectors alone. Then the set's own queries ask for recall .90, .95 and .99 with k = 1, 10 and 100. Printed are
  *     asked, got       recall against exact search
  *     QPS              queries a second of this thread's processor time
  *     best, its ef     those of the best fixed effort that reaches the recall asked for, from a grid of ef and of
  *                      n_rerank, log-interpolated; found with the true answers at hand, as no user can
  *     ratio            QPS / best
- * Rounds of plan and grid alternate, and the least time of each counts. With -d half of the vectors, chosen at random, is
- * deleted then: the curve is stale and measured again, as the library does it, and all is asked again.
+ * Rounds of plan and grid alternate, and the least time of each counts. With -d half of the vectors, chosen at random,
+ * is deleted then: the curve is stale and measured again, as the library does it, and all is asked again.
  */
 #include <math.h>
 #include <stdio.h>
@@ -307,6 +307,7 @@ static void bench(const struct set *set, const char *folder, uint32_t n_rows, ui
 {
     struct matrix base = read_matrix(folder, set->name, set->base, set->stored);
     struct matrix queries = read_matrix(folder, set->name, set->queries, set->stored);
+    queries.n = n_queries && n_queries < queries.n ? n_queries : queries.n;
     base.n = n_rows && n_rows < base.n ? n_rows : base.n;
     struct pages pages;
     size_t n_blocks = make_pages(&base, &pages);
@@ -315,7 +316,7 @@ static void bench(const struct set *set, const char *folder, uint32_t n_rows, ui
     struct asking a = {.graph = build(set, &base),
                        .search = {.kernels = vdb_kernels_choose(NULL), .memory = &memory, .n_threads = 1,
                                   .metric = set->metric, .type = VECDB_F32, .dimension = base.dimension,
-                                  .queries = queries.values, .n_queries = n_queries && n_queries < queries.n ? n_queries : queries.n},
+                                  .queries = queries.values, .n_queries = queries.n},
                        .rows = {&base, find, put},
                        .end_slot = base.n,
                        .scratch = vdb_graph_scratch_new(&memory)};
@@ -369,7 +370,8 @@ int main(int argc, char **argv)
     vecdb_error err = {0};
     vdb_memory_init(&memory, NULL);
     check(vdb_pool_new(&memory, 2, &pool, &err), &err);
-    puts("| set | k | asked | got | QPS | best (ef, n_rerank) | ratio | plan: ef near, far, beyond (n_rerank) | again |\n"
+    puts("| set | k | asked | got | QPS | best (ef, n_rerank) | ratio | plan: ef near, far, beyond (n_rerank) "
+         "| again |\n"
          "|---|---|---|---|---|---|---|---|---|");
     for (size_t s = 0; s < sizeof sets / sizeof *sets; s++) {
         bool is_wanted = at == argc;

@@ -9,8 +9,8 @@
  * (with its exact copies) and of the graph (vdb_graph_effort.without).
  *
  * Queries of users are not stored vectors either: questions are not passages. They may be harder, and
- * what makes one hard shows in the answer: it is far from its nearest. Measured on 60,000 passages of documentation with
- * queries of other kinds: among queries whose k-th nearest is equally far, stored vectors and questions find the
+ * what makes one hard shows in the answer: it is far from its nearest. Measured on 60,000 passages of documentation
+ * with queries of other kinds: among queries whose k-th nearest is equally far, stored vectors and questions find the
  * same share, within .03; but a third of the questions is as far as only one in ten of the passages. So a
  * curve tells near and far queries apart, and the recall asked for must be reached among the far ones too (they may be
  * a little below). A plan searches with the effort for near queries, looks how far the k-th result is,
@@ -23,12 +23,12 @@
  * each with the full recall (a third slower where queries are like what is stored); mixtures of two
  * stored vectors as queries (ten times too hard: their nearest are the two, and then a crowd of equals).
  *
- * Statistics. The mean over n samples has a standard error s, and recall is asked for within .01: what counts is the mean
- * less CONFIDENCE * s. Samples are taken one from each of n equal stretches of nodes, which lie in the order of
+ * Statistics. The mean over n samples has a standard error s, and recall is asked for within .01: what counts is the
+ * mean less CONFIDENCE * s. Samples are taken one from each of n equal stretches of nodes, which lie in the order of
  * neighbourhood. Means are made monotone: more effort finds no less.
  *
- * Between ladder steps log ef is interpolated along the recall; between bands (k = 1, 10, 100) along log k; above k = 100
- * ef / k stays.
+ * Between ladder steps log ef is interpolated along the recall; between bands (k = 1, 10, 100) along log k; above
+ * k = 100 ef / k stays.
  *
  * Costs: n_samples * n * d for the truth, most of the time; then bands * ladder * n_samples searches, a few seconds.
  */

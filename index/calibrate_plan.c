@@ -318,7 +318,7 @@ int vdb_calibration_read(const void *bytes, size_t n_bytes, struct vdb_calibrati
     for (uint32_t i = 0; is_valid && i < n_bands; i++)
         is_valid = read_band(&reader, i ? read.bands[i - 1].k + 1 : 1, &read.bands[i]);
     if (!is_valid || vdb_reader_left(&reader) != 0)
-        return vdb_fail(err, VECDB_CORRUPT, "the calibration of an index (%zu bytes) is not one that this version writes",
+        return vdb_fail(err, VECDB_CORRUPT, "the calibration of an index (%zu bytes) is not one that is written here",
                         n_bytes);
     *curve = read;
     return VECDB_OK;

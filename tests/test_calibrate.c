@@ -443,7 +443,8 @@ TEST(bytes_of_any_kind_are_refused_or_give_plans_within_bounds)
 {
     unsigned char bytes[VDB_CALIBRATION_BYTES];
     struct vdb_random random = {test_seed()};
-    static const uint32_t words[] = {0, 1, 0x7f800000, 0xff800000, 0x7fc00000, 0xffffffff, 0x3f800000, 0x80000000, 1000};
+    static const uint32_t words[] = {0,          1,          0x7f800000, 0xff800000, 0x7fc00000,
+                                     0xffffffff, 0x3f800000, 0x80000000, 1000};
     size_t n_read = 0;
     for (int round = 0; round < 20000; round++) {
         size_t n = some_bytes(bytes), changes = 1 + vdb_random_below(&random, 3);
