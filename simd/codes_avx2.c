@@ -93,12 +93,29 @@ FORCED int32_t sum8(const struct vdb_code_query *query, const unsigned char *cod
     return lanes_sum(_mm256_add_epi32(a, b));
 }
 
-/* POPCNT comes with AVX2: 8 bytes a cycle. */
+/* Halves of 32 bytes looked up in a table, as in kernels_avx2.c: half the time of POPCNT for 8 bytes each. A
+ * shorter rest is counted by POPCNT, which every processor with AVX2 has. */
+FORCED __m256i count_block(__m256i sum, const unsigned char *a, const unsigned char *b)
+{
+    const __m256i counts = _mm256_broadcastsi128_si256(_mm_setr_epi8(0, 1, 1, 2, 1, 2, 2, 3, 1, 2, 2, 3, 2, 3, 3, 4));
+    const __m256i mask = _mm256_set1_epi8(15);
+    __m256i v = _mm256_xor_si256(load_bytes(a), load_bytes(b));
+    __m256i low = _mm256_shuffle_epi8(counts, _mm256_and_si256(v, mask));
+    __m256i high = _mm256_shuffle_epi8(counts, _mm256_and_si256(_mm256_srli_epi16(v, 4), mask));
+    return _mm256_add_epi64(sum, _mm256_sad_epu8(_mm256_add_epi8(low, high), _mm256_setzero_si256()));
+}
+
 FORCED uint32_t count_bits(const void *query, const unsigned char *code, uint32_t n_bytes)
 {
     const unsigned char *q = query;
     uint64_t a, b, count = 0;
     uint32_t i = 0;
+    if (n_bytes >= 64) {
+        __m256i sum = _mm256_setzero_si256();
+        for (; i + 32 <= n_bytes; i += 32)
+            sum = count_block(sum, q + i, code + i);
+        count = (uint32_t)lanes_sum(sum); /* below 2^32, in the lower half of each 64 bits */
+    }
     for (; i + 8 <= n_bytes; i += 8) {
         memcpy(&a, q + i, 8);
         memcpy(&b, code + i, 8);

@@ -77,9 +77,9 @@ static unsigned probe(void)
 
     if (!__get_cpuid(1, &eax, &ebx, &ecx, &edx) || !(ecx & bit_OSXSAVE) || !(ecx & bit_AVX))
         return 0;
-    bool has_fma = ecx & bit_FMA, has_f16c = ecx & bit_F16C;
+    bool has_fma = ecx & bit_FMA, has_f16c = ecx & bit_F16C, has_popcnt = ecx & bit_POPCNT;
     uint64_t saved = saved_registers();
-    if (!has_fma || !has_f16c || (saved & ymm_state) != ymm_state)
+    if (!has_fma || !has_f16c || !has_popcnt || (saved & ymm_state) != ymm_state)
         return 0;
     if (!__get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx) || !(ebx & bit_AVX2))
         return 0;

@@ -147,7 +147,7 @@ TEST(differing_bits_are_counted)
 {
     struct vdb_random random = {test_seed()};
     find_tables();
-    for (uint32_t n_bytes = 1; n_bytes <= 300; n_bytes += n_bytes < 140 ? 1 : 13) {
+    for (uint32_t n_bytes = 1; n_bytes <= 8192; n_bytes += n_bytes < 140 ? 1 : n_bytes < 300 ? 13 : 1973) {
         const uint32_t n_records = 5;
         const size_t stride = n_bytes + vdb_random_below(&random, 20);
         struct fenced records, query;
