@@ -8,7 +8,8 @@
  * A graph is built by THREADS threads (2), sealed and swept into breadth-first order (-s: not swept). Then, for k = 10
  * and one thread, a grid of ef and n_rerank: recall@10 against the ground truth, queries a second of this thread's
  * processor time (the least of ROUNDS rounds: machines are shared), distances, steps, and bytes read for each query.
- * At the end, for recall .90, .95 and .99: the best queries a second of the grid, log-interpolated between neighbouring ef.
+ * At the end, for recall .90, .95 and .99: the best queries a second of the grid, log-interpolated between
+ * neighbouring ef.
  */
 #include <math.h>
 #include <stdio.h>

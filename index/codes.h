@@ -9,8 +9,8 @@
  *
  * whose score against a query (simd/kernels.h) estimates, up to a constant of the query,
  *     l2, cosine     |q - r|^2
- *     ip             -<q, r> for codes of 4 bits that are searched; |q - r|^2 for codes of 8 bits, with which graphs are
- *                    built. `square` = |r|^2 turns one into the other
+ *     ip             -<q, r> for codes of 4 bits, which are searched; |q - r|^2 for codes of 8 bits, for building.
+ *                    `square` = |r|^2 turns one into the other
  *     hamming        the bits themselves are the record; the score is exact
  *
  * Built for ip, vectors carry one more value a = sqrt(M^2 - |x|^2), which makes all of them equally long, so that the

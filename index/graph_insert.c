@@ -10,21 +10,21 @@
  * nobody has kept the others. A walk on 8 bits finds the neighbours that one on floats finds (measured: same recall of
  * the finished graph, a third of the time).
  *
- * LINKS BACK. A neighbour with less than 32 links gets one more. A full one gives the place of one of its last, which it
- * chose least eagerly, to the new node, which so can be found at once, and keeps the old link in `extra`, which
- * only insertions see. After 16 of these it chooses anew among all (no fill). Without this slack building takes 1.7
- * times as long.
+ * LINKS BACK. A neighbour with less than 32 links gets one more. A full one gives the place of one of its last,
+ * which it chose least eagerly, to the new node, which so can be found at once, and keeps the old link in `extra`,
+ * which only insertions see. After 16 of these it chooses anew among all (no fill). Without this slack building
+ * takes 1.7 times as long.
  *
  * THREADS take rows one by one, in order, and finish each row they have taken, so what is inserted is always
  * the first rows of the call. They meet in these places:
  *  - a row of links is changed under one of VDB_GRAPH_LOCKS locks, one at a time: no order, no deadlock
  *  - a node number is taken from n_nodes when everything is known about the node
  *  - chains and upper layers have a lock each
- * Two equal rows at the same time may become two nodes, which is nothing but a pity. With one thread the graph depends on
- * the rows, their order and the seed alone, on any machine.
+ * Two equal rows at the same time may become two nodes, which is nothing but a pity. With one thread the graph
+ * depends on the rows, their order and the seed alone, on any machine.
  *
- * The first FIRST_NODES nodes are inserted by one thread: in a graph of a few nodes, threads do not see each other's, and
- * what they miss stays missed.
+ * The first FIRST_NODES nodes are inserted by one thread: in a graph of a few nodes, threads do not see each
+ * other's, and what they miss stays missed.
  */
 #include <assert.h>
 

@@ -3,7 +3,8 @@
  * index/graph_private.h - what the files of the graph share; nobody else includes it
  *
  *     graph.c          new, copy, describe: memory and counts
- *     graph_search.c   the walk, and the answer to a query
+ *     graph_walk.c     the walk, and the memory of who walks
+ *     graph_search.c   the answer to a query
  *     graph_insert.c   insertion, by one thread or several
  *     graph_prune.c    which of many candidates become links
  *     graph_upper.c    layers 1 and up
@@ -152,7 +153,7 @@ static inline uint32_t vdb_candidate_node(uint64_t key)
     return (uint32_t)key >> 1;
 }
 
-/* ------------------------------------------------------------------ walking: graph_search.c */
+/* ------------------------------------------------------------------ walking: graph_walk.c */
 
 #define VDB_GRAPH_BATCH (VDB_GRAPH_DEGREE + VDB_GRAPH_EXTRA)
 
@@ -212,7 +213,7 @@ uint32_t vdb_graph_level(const struct vdb_graph *graph, uint32_t slot);
 int vdb_graph_begin_building(struct vdb_graph *graph, vecdb_error *err);
 void vdb_graph_end_building(struct vdb_graph *graph);
 
-#define VDB_BUILD_LIST 128u /* candidates of an insertion: L = 128 (200: +14 % speed on GloVe for 1.5 times the build) */
+#define VDB_BUILD_LIST 128u /* candidates of an insertion (200: +14 % speed on GloVe for 1.5 times the build) */
 #define VDB_UPPER_LIST 48u
 #define VDB_PRUNE_LIMIT 384u
 #define VDB_GRAPH_ALPHA 1.2f /* 1.15 and 1.25 were no better on four sets */

@@ -4,9 +4,9 @@
  *
  *  1. Rows that have links in `extra` choose 32 among all of them, with fill.
  *  2. Nodes that a breadth-first search from the root does not reach are attached: a walk towards the node
- *     finds the nearest that are reachable; the nearest with a free place links to it. Where none has one, the nearest gives
- *     its last link, which may cut off another node: so this is repeated, up to ROUNDS times, until all is reached.
- *     Rare: on four real sets no node needed it once rows are filled, without fill 14 of 390,000 did.
+ *     finds the nearest that are reachable; the nearest with a free place links to it. Where none has one, the
+ *     nearest gives its last link, which may cut off another node: so this is repeated, up to ROUNDS times, until
+ *     all is reached. Rare: on four real sets no node needed it once rows are filled, without fill 14 of 390,000 did.
  *  3. `extra` and the 8-bit codes are given back. Searches never look at either, so they may go on.
  *
  * A call that is stopped leaves a valid graph that was not sealed.

@@ -1,24 +1,16 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * index/graph_search.c - the walk through a graph, and the answer to a query
+ * index/graph_search.c - the answer to a query
  *
- *     entry -> greedy through the upper layers -> walk of the base layer with a pool of `ef` candidates
- *           -> the best n_rerank of them whose slots are live: exact distances from their rows -> k hits
- *
- * The pool is one sorted array of 64-bit keys (graph_private.h): inserting moves memory, and for the tens to hundreds of
- * candidates that a search keeps this is faster than two heaps (10-16 %, measured). Following a candidate
- * gathers those of its neighbours that this walk has not met, scores them with one call of a kernel, and
- * pushes the ones that are nearer than the pool's last.
- *
- * Who was met is told by a byte for each node: the epoch of the walk that met it last. Epochs run from 1 to 255; only
- * when they wrap around is the array cleared, so a walk never pays for the nodes it does not see.
+ *     walk (graph_walk.c) -> the best n_rerank candidates with live slots -> exact distances from their rows -> k hits
  *
  * Dead nodes lead to others like living ones, and are left out of the answer. They take places in the pool, so the pool
  * is larger by the share of nodes that are dead; and when a walk found fewer than it was to find though there was
  * more to see, it is repeated with a pool twice as large.
  *
- * Costs: memory. A distance fetches one record (80 bytes at 128 values), a step one row of links (128 bytes);
- * arithmetic is a tenth of the time. So the next candidate's links are fetched while this one's neighbours are scored.
+ * Reranking reads vectors, which are eight times as long as codes. It goes from the nearest by code to the farthest and
+ * ends where a vector would be among the k nearest only if its code were more wrong than codes have been so far:
+ * on four sets, reranking up to 60 then reads as many as reranking 20 would, and loses nothing.
  */
 #include "graph_private.h"
 
@@ -32,73 +24,12 @@
 #define DEFAULT_EF 64u     /* recall of about .95 for k = 10 on the four sets of bench_graph */
 #define DEFAULT_RERANK 20u /* above k */
 
-/* Records are fetched while links are gathered, as far ahead of the kernel as can be: all of a row's records, and all
- * lines of a record up to so many bytes (measured against one line each: docs +15 %, MNIST +17 %, SIFT +15 %). */
-#define FETCH_BYTES 512u
-
 /* Candidates are reranked nearest by code first. Once k are known, and RERANK_LEAST that tell how wrong codes are here,
  * the rest are left out when the next would have to be wrong by RERANK_ERRORS times as much as usual to be among the
  * k nearest. Rows are asked for RERANK_PIECE at a time. */
 #define RERANK_LEAST 8u
 #define RERANK_PIECE 6u
 #define RERANK_ERRORS 2.0
-
-/* ------------------------------------------------------------------ scratch */
-
-struct vdb_graph_scratch *vdb_graph_scratch_new(struct vdb_memory *memory)
-{
-    struct vdb_graph_scratch *scratch = vdb_alloc_zero(memory, sizeof *scratch);
-    if (scratch)
-        scratch->memory = memory;
-    return scratch;
-}
-
-void vdb_graph_scratch_free(struct vdb_graph_scratch *scratch)
-{
-    if (!scratch)
-        return;
-    vdb_free_aligned(scratch->memory, scratch->visited);
-    vdb_free_aligned(scratch->memory, scratch->keys);
-    vdb_free_aligned(scratch->memory, scratch->work);
-    vdb_free(scratch->memory, scratch->rows);
-    vdb_free(scratch->memory, scratch->row_slots);
-    vdb_free(scratch->memory, scratch->row_scores);
-    vdb_free(scratch->memory, scratch->row_hits);
-    vdb_free(scratch->memory, scratch);
-}
-
-int vdb_scratch_reserve(struct vdb_graph_scratch *scratch, const struct vdb_graph *graph, uint32_t limit,
-                        vecdb_error *err)
-{
-    struct vdb_memory *memory = scratch->memory;
-    if (scratch->n_visited < graph->capacity) {
-        uint8_t *visited = vdb_graph_alloc(memory, graph->capacity, 1);
-        if (!visited)
-            return vdb_fail_memory(err, graph->capacity);
-        memset(visited, 0, graph->capacity);
-        vdb_free_aligned(memory, scratch->visited);
-        scratch->visited = visited;
-        scratch->n_visited = graph->capacity;
-    }
-    if (scratch->n_keys < limit) {
-        uint64_t *keys = vdb_graph_alloc(memory, limit, sizeof *keys);
-        if (!keys)
-            return vdb_fail_memory(err, limit * sizeof *keys);
-        vdb_free_aligned(memory, scratch->keys);
-        scratch->keys = keys;
-        scratch->n_keys = limit;
-    }
-    uint32_t n_values = graph->codec.n_values;
-    if (scratch->n_work < n_values) {
-        float *work = vdb_alloc_aligned(memory, (size_t)n_values * (sizeof *work + 1));
-        if (!work)
-            return vdb_fail_memory(err, (size_t)n_values * (sizeof *work + 1));
-        vdb_free_aligned(memory, scratch->work);
-        scratch->work = work;
-        scratch->n_work = n_values;
-    }
-    return VECDB_OK;
-}
 
 static int reserve_rows(struct vdb_graph_scratch *scratch, uint32_t n, vecdb_error *err)
 {
@@ -126,294 +57,6 @@ static int reserve_rows(struct vdb_graph_scratch *scratch, uint32_t n, vecdb_err
     scratch->row_hits = hits;
     scratch->n_rows = n;
     return VECDB_OK;
-}
-
-void vdb_scratch_next_epoch(struct vdb_graph_scratch *scratch)
-{
-    if (++scratch->epoch == 0) {
-        memset(scratch->visited, 0, scratch->n_visited);
-        scratch->epoch = 1;
-    }
-}
-
-/* ------------------------------------------------------------------ the walk */
-
-/* The first place whose key is not below `key`. */
-static uint32_t place_of(const uint64_t *keys, uint32_t n, uint64_t key)
-{
-    const uint64_t *at = keys;
-    while (n > 1) {
-        uint32_t half = n / 2;
-        at += at[half - 1] < key ? half : 0;
-        n -= half;
-    }
-    return (uint32_t)(at - keys) + (n == 1 && *at < key);
-}
-
-struct pool {
-    uint64_t *keys;
-    uint32_t n, limit;
-    uint32_t next; /* the first that was not followed is not before */
-};
-
-static inline void push(struct pool *pool, uint64_t key)
-{
-    if (pool->n == pool->limit) {
-        if (key >= pool->keys[pool->n - 1])
-            return;
-        pool->n--;
-    }
-    uint32_t place = place_of(pool->keys, pool->n, key);
-    memmove(pool->keys + place + 1, pool->keys + place, (pool->n - place) * sizeof key);
-    pool->keys[place] = key;
-    pool->n++;
-    if (place < pool->next)
-        pool->next = place;
-}
-
-static inline void skip_followed(struct pool *pool)
-{
-    while (pool->next < pool->n && pool->keys[pool->next] & 1)
-        pool->next++;
-}
-
-static inline uint32_t load_link(const _Atomic uint32_t *link)
-{
-    return atomic_load_explicit(link, memory_order_acquire);
-}
-
-static inline void prefetch_record(const struct vdb_space *space, uint32_t node)
-{
-    const unsigned char *record = space->codes + node * space->stride;
-    size_t n = space->stride < FETCH_BYTES ? space->stride : FETCH_BYTES;
-    for (size_t i = 0; i < n; i += 64)
-        __builtin_prefetch(record + i);
-}
-
-/* Those of n links that were not met yet; VDB_NO_NODE ends them. `full` tells whether it did not. */
-static inline uint32_t gather(struct vdb_graph_scratch *scratch, const struct vdb_space *space,
-                              const _Atomic uint32_t *row, uint32_t n, uint32_t *batch, bool *full)
-{
-    uint8_t *visited = scratch->visited, epoch = scratch->epoch;
-    uint32_t n_batch = 0;
-    for (uint32_t j = 0; j < n; j++) {
-        uint32_t link = load_link(&row[j]);
-        if (link == VDB_NO_NODE) {
-            *full = false;
-            return n_batch;
-        }
-        if (visited[link] == epoch)
-            continue;
-        visited[link] = epoch;
-        prefetch_record(space, link);
-        batch[n_batch++] = link;
-    }
-    *full = true;
-    return n_batch;
-}
-
-static inline void prefetch_row(const struct vdb_graph *graph, uint64_t key)
-{
-    const char *row = (const char *)(graph->links + (size_t)vdb_candidate_node(key) * VDB_GRAPH_DEGREE);
-    __builtin_prefetch(row);
-    __builtin_prefetch(row + 64);
-}
-
-/* Push what was scored. The links of the nearest are fetched meanwhile: mostly, it is followed next. */
-static inline void push_all(struct pool *pool, const struct vdb_graph *graph, const float *scores,
-                            const uint32_t *nodes, uint32_t n)
-{
-    uint64_t keys[VDB_GRAPH_BATCH + 1], best = UINT64_MAX;
-    uint64_t last = pool->n == pool->limit ? pool->keys[pool->n - 1] : UINT64_MAX;
-    uint32_t n_keys = 0;
-    for (uint32_t i = 0; i < n; i++) {
-        uint64_t key = vdb_candidate_key(scores[i], nodes[i]);
-        best = key < best ? key : best;
-        keys[n_keys] = key;
-        n_keys += key < last;
-    }
-    if (n_keys)
-        prefetch_row(graph, best);
-    for (uint32_t i = 0; i < n_keys; i++)
-        push(pool, keys[i]);
-}
-
-static bool is_among(const uint32_t *nodes, uint32_t n, uint32_t node)
-{
-    for (uint32_t i = 0; i < n; i++)
-        if (nodes[i] == node)
-            return true;
-    return false;
-}
-
-/* Where `node` has a link to the node that is left out: the neighbour of that one which is nearest to `node`, and which
- * it has no link to. A graph built without it would mostly have that link. Measured on sets with queries of their own
- * (SIFT, MNIST): searches for stored vectors then find what searches for such queries find, within .005; with
- * links into the void they find up to .1 less, with a second link .05 more. */
-static uint32_t substitute(struct vdb_walk *walk, uint32_t node, uint32_t *batch)
-{
-    const struct vdb_graph *graph = walk->graph;
-    uint32_t own[VDB_GRAPH_BATCH], others[VDB_GRAPH_BATCH], n_others = 0, best = 0;
-    float scores[VDB_GRAPH_BATCH];
-    uint32_t n_own = vdb_graph_links(graph, node, own);
-    if (!is_among(own, n_own, *walk->without))
-        return 0;
-    uint32_t n = vdb_graph_links(graph, *walk->without, others);
-    for (uint32_t i = 0; i < n; i++)
-        if (others[i] != node && !is_among(own, n_own, others[i]))
-            others[n_others++] = others[i];
-    if (n_others == 0)
-        return 0;
-    struct vdb_space space;
-    struct vdb_query query;
-    vdb_graph_space(graph, true, &space);
-    /* the floats were needed for making the search's query only */
-    vdb_codec_query_record(&graph->codec, space.codes + node * space.stride, space.bits, space.bits,
-                           (int8_t *)walk->scratch->work, &query);
-    vdb_space_score(&space, &query, others, n_others, scores);
-    for (uint32_t i = 1; i < n_others; i++)
-        if (scores[i] < scores[best])
-            best = i;
-    if (walk->scratch->visited[others[best]] == walk->scratch->epoch)
-        return 0;
-    walk->scratch->visited[others[best]] = walk->scratch->epoch;
-    batch[0] = others[best];
-    return 1;
-}
-
-static uint32_t follow(struct vdb_walk *walk, uint32_t node, uint32_t *batch)
-{
-    const struct vdb_graph *graph = walk->graph;
-    bool full;
-    uint32_t n = gather(walk->scratch, &walk->space, graph->links + (size_t)node * VDB_GRAPH_DEGREE, VDB_GRAPH_DEGREE,
-                        batch, &full);
-    if (full && walk->with_extra)
-        n += gather(walk->scratch, &walk->space, graph->extra + (size_t)node * VDB_GRAPH_EXTRA, VDB_GRAPH_EXTRA,
-                    batch + n, &full);
-    if (walk->without)
-        n += substitute(walk, node, batch + n);
-    walk->counts.n_expanded++;
-    walk->counts.n_distances += n;
-    return n;
-}
-
-uint32_t vdb_walk_base(struct vdb_walk *walk, uint32_t start, uint32_t limit)
-{
-    struct vdb_graph_scratch *scratch = walk->scratch;
-    struct pool pool = {scratch->keys, 0, limit, 0};
-    uint32_t batch[VDB_GRAPH_BATCH], n;
-    float scores[VDB_GRAPH_BATCH];
-    assert(limit > 0 && limit <= scratch->n_keys);
-    vdb_scratch_next_epoch(scratch);
-    scratch->visited[start] = scratch->epoch;
-    if (walk->without)
-        scratch->visited[*walk->without] = scratch->epoch;
-    if (walk->without && start == *walk->without) {
-        n = follow(walk, start, batch);
-    } else {
-        batch[0] = start;
-        n = 1;
-    }
-    for (;;) {
-        vdb_space_score(&walk->space, walk->query, batch, n, scores);
-        push_all(&pool, walk->graph, scores, batch, n);
-        skip_followed(&pool);
-        if (pool.next == pool.n)
-            return pool.n;
-        uint64_t key = pool.keys[pool.next];
-        pool.keys[pool.next] |= 1;
-        skip_followed(&pool);
-        if (pool.next < pool.n)
-            prefetch_row(walk->graph, pool.keys[pool.next]);
-        n = follow(walk, vdb_candidate_node(key), batch);
-    }
-}
-
-/* The same in an upper layer, by its own numbers; without huge numbers of candidates, and so without tricks. */
-uint32_t vdb_walk_upper(struct vdb_walk *walk, uint32_t layer, uint32_t start, uint32_t limit)
-{
-    const struct vdb_graph_layer *upper = &walk->graph->layers[layer - 1];
-    struct vdb_graph_scratch *scratch = walk->scratch;
-    struct pool pool = {scratch->keys, 0, limit, 0};
-    uint32_t batch[VDB_GRAPH_UPPER_DEGREE] = {start}, nodes[VDB_GRAPH_UPPER_DEGREE], n = 1;
-    float scores[VDB_GRAPH_UPPER_DEGREE];
-    assert(limit > 0 && limit <= scratch->n_keys);
-    vdb_scratch_next_epoch(scratch);
-    scratch->visited[start] = scratch->epoch;
-    for (;;) {
-        for (uint32_t i = 0; i < n; i++)
-            nodes[i] = upper->nodes[batch[i]];
-        vdb_space_score(&walk->space, walk->query, nodes, n, scores);
-        walk->counts.n_distances += n;
-        for (uint32_t i = 0; i < n; i++)
-            push(&pool, vdb_candidate_key(scores[i], batch[i]));
-        skip_followed(&pool);
-        if (pool.next == pool.n)
-            return pool.n;
-        uint32_t number = vdb_candidate_node(pool.keys[pool.next]);
-        pool.keys[pool.next] |= 1;
-        walk->counts.n_expanded++;
-        const _Atomic uint32_t *row = upper->links + (size_t)number * VDB_GRAPH_UPPER_DEGREE;
-        n = 0;
-        for (uint32_t j = 0; j < VDB_GRAPH_UPPER_DEGREE; j++) {
-            uint32_t link = load_link(&row[j]);
-            if (link == VDB_NO_NODE)
-                break;
-            if (scratch->visited[link] != scratch->epoch) {
-                scratch->visited[link] = scratch->epoch;
-                batch[n++] = link;
-            }
-        }
-    }
-}
-
-/* One layer, from `number` to where no neighbour is nearer. */
-static uint32_t greedy(struct vdb_walk *walk, uint32_t layer, uint32_t number)
-{
-    const struct vdb_graph_layer *upper = &walk->graph->layers[layer - 1];
-    uint32_t batch[VDB_GRAPH_UPPER_DEGREE], nodes[VDB_GRAPH_UPPER_DEGREE];
-    float scores[VDB_GRAPH_UPPER_DEGREE], best = INFINITY;
-    uint32_t node = upper->nodes[number];
-    if (!walk->without || node != *walk->without)
-        vdb_space_score(&walk->space, walk->query, &node, 1, &best);
-    for (bool moved = true; moved;) {
-        const _Atomic uint32_t *row = upper->links + (size_t)number * VDB_GRAPH_UPPER_DEGREE;
-        uint32_t n = 0;
-        for (uint32_t j = 0; j < VDB_GRAPH_UPPER_DEGREE; j++) {
-            uint32_t link = load_link(&row[j]);
-            if (link == VDB_NO_NODE)
-                break;
-            nodes[n] = upper->nodes[link];
-            if (!walk->without || nodes[n] != *walk->without)
-                batch[n++] = link;
-        }
-        vdb_space_score(&walk->space, walk->query, nodes, n, scores);
-        walk->counts.n_distances += n;
-        walk->counts.n_expanded++;
-        moved = false;
-        for (uint32_t i = 0; i < n; i++)
-            if (scores[i] < best) {
-                best = scores[i];
-                number = batch[i];
-                moved = true;
-            }
-    }
-    return number;
-}
-
-bool vdb_walk_descend(struct vdb_walk *walk, uint32_t *layer, uint32_t *number)
-{
-    uint64_t entry = atomic_load_explicit(&walk->graph->entry, memory_order_acquire);
-    if (entry == VDB_GRAPH_NO_ENTRY)
-        return false;
-    uint32_t at_layer = (uint32_t)(entry >> 32), at = (uint32_t)entry;
-    for (; at_layer > *layer; at_layer--) {
-        at = greedy(walk, at_layer, at);
-        at = walk->graph->layers[at_layer - 1].down[at];
-    }
-    *layer = at_layer;
-    *number = at;
-    return true;
 }
 
 /* ------------------------------------------------------------------ what a walk has found */
@@ -544,6 +187,7 @@ struct rerank {
     uint32_t n_hits;
     uint64_t n_scored, bytes;
     double error_squares; /* of what codes said, in their units */
+    uint32_t n_absent; /* rows that are there no more: deleted, and forgotten by whoever keeps the dead */
 };
 
 /* What codes estimate, from a distance: see vdb_query.constant. */
@@ -589,8 +233,10 @@ static int rerank_rows(struct rerank *rerank, const struct vdb_rows *rows, uint3
         const struct vdb_row *row = &scratch->rows[i];
         if (i + 1 < n)
             prefetch_values(row[1].values, vdb_vector_bytes(row[1].type, search->dimension));
-        if (!row->values)
+        if (!row->values) {
+            rerank->n_absent++;
             continue;
+        }
         size_t stride = vdb_vector_bytes(row->type, search->dimension);
         float score;
         vdb_score_fn score_rows = search->metric == VECDB_HAMMING
@@ -609,8 +255,8 @@ static int rerank_rows(struct rerank *rerank, const struct vdb_rows *rows, uint3
     return VECDB_OK;
 }
 
-/* Whether row `next` and all behind it are too far, going by their codes and by how wrong these were so far. A NaN, which
- * extreme values may give, says no. */
+/* Whether row `next` and all behind it are too far, going by their codes and by how wrong these were so far. A NaN,
+ * which extreme values may give, says no. */
 static bool is_enough(const struct rerank *rerank, uint32_t next)
 {
     if (rerank->n_hits < rerank->search->k || rerank->n_scored < RERANK_LEAST)
@@ -672,6 +318,23 @@ static void settle_effort(const struct vdb_graph_effort *effort, uint32_t k, uin
     *n_rerank = (uint32_t)rerank;
 }
 
+/* Walk until n_wanted live nodes are found, or there is nothing more to be seen. */
+static int find_candidates(struct vdb_walk *walk, uint32_t start, uint32_t *limit, struct finding *finding,
+                           vecdb_error *err)
+{
+    uint32_t n_nodes = atomic_load_explicit(&walk->graph->n_nodes, memory_order_acquire);
+    for (;;) {
+        uint32_t n = vdb_walk_base(walk, start, *limit);
+        collect(finding, walk->scratch, n);
+        if (finding->n_found >= finding->n_wanted || n < *limit || *limit >= n_nodes)
+            return VECDB_OK;
+        *limit = *limit > n_nodes / 2 ? n_nodes : 2 * *limit;
+        int status = vdb_scratch_reserve(walk->scratch, walk->graph, *limit, err);
+        if (status)
+            return status;
+    }
+}
+
 int vdb_graph_search(const struct vdb_graph *graph, const struct vdb_search *search, size_t q, uint32_t end_slot,
                      const struct vdb_graph_effort *effort, const struct vdb_rows *rows,
                      struct vdb_graph_scratch *scratch, struct vdb_hit *hits, uint32_t *n_hits,
@@ -684,12 +347,12 @@ int vdb_graph_search(const struct vdb_graph *graph, const struct vdb_search *sea
         return VECDB_OK;
     settle_effort(effort, search->k, n_nodes, &ef, &n_rerank);
     uint32_t limit = scaled_effort(graph, search, end_slot, ef);
-    uint64_t most_rows = 4ull * n_rerank + search->k;
+    uint64_t most = 4ull * n_rerank + search->k;
     struct finding finding = {.graph = graph,
                               .search = search,
                               .end_slot = end_slot,
                               .n_wanted = n_rerank,
-                              .rows_limit = most_rows < VDB_GRAPH_MAX_NODES ? (uint32_t)most_rows : VDB_GRAPH_MAX_NODES};
+                              .rows_limit = most < VDB_GRAPH_MAX_NODES ? (uint32_t)most : VDB_GRAPH_MAX_NODES};
     int status = vdb_scratch_reserve(scratch, graph, limit, err);
     if (!status)
         status = reserve_rows(scratch, finding.rows_limit, err);
@@ -703,30 +366,41 @@ int vdb_graph_search(const struct vdb_graph *graph, const struct vdb_search *sea
     vdb_graph_space(graph, false, &walk.space);
     if (!vdb_walk_descend(&walk, &layer, &start))
         return VECDB_OK;
+    struct rerank rerank = {0};
+    uint64_t bytes = 0, n_scored = 0;
     for (;;) {
-        uint32_t n = vdb_walk_base(&walk, start, limit);
-        collect(&finding, scratch, n);
-        /* enough, or nothing more to be seen */
-        if (finding.n_found >= n_rerank || n < limit || limit >= n_nodes)
+        status = find_candidates(&walk, start, &limit, &finding, err);
+        if (status)
+            return status;
+        struct rerank made = {.graph = graph, .search = search, .query = given, .coded = &query, .scratch = scratch};
+        status = rerank_all(&made, rows, finding.n_rows, err);
+        if (status)
+            return status;
+        bytes += made.bytes;
+        n_scored += made.n_scored;
+        rerank = made;
+        /* Half of them gone: what was found is of half the effort that was asked for. Less than k left: too few. */
+        bool is_short = 2 * (uint64_t)made.n_absent >= finding.n_rows || (made.n_hits < search->k && made.n_absent);
+        if (!is_short || finding.n_wanted >= n_nodes)
             break;
-        limit = limit > n_nodes / 2 ? n_nodes : 2 * limit;
+        finding.n_wanted = finding.n_wanted > n_nodes / 2 ? n_nodes : 2 * finding.n_wanted;
+        finding.rows_limit = 4 * finding.n_wanted < VDB_GRAPH_MAX_NODES ? 4 * finding.n_wanted : VDB_GRAPH_MAX_NODES;
+        limit = limit < finding.n_wanted ? finding.n_wanted : limit;
         status = vdb_scratch_reserve(scratch, graph, limit, err);
+        if (!status)
+            status = reserve_rows(scratch, finding.rows_limit, err);
         if (status)
             return status;
     }
-    uint64_t bytes = walk.counts.n_distances * walk.space.stride +
-                     walk.counts.n_expanded * VDB_GRAPH_DEGREE * sizeof *graph->links;
-    struct rerank rerank = {.graph = graph, .search = search, .query = given, .coded = &query, .scratch = scratch};
-    status = rerank_all(&rerank, rows, finding.n_rows, err);
-    if (status)
-        return status;
+    bytes += walk.counts.n_distances * walk.space.stride +
+             walk.counts.n_expanded * VDB_GRAPH_DEGREE * sizeof *graph->links;
     *n_hits = rerank.n_hits;
     memcpy(hits, scratch->row_hits, *n_hits * sizeof *hits);
     if (counts) {
         counts->n_distances += walk.counts.n_distances;
         counts->n_expanded += walk.counts.n_expanded;
-        counts->n_reranked += rerank.n_scored;
-        counts->bytes += bytes + rerank.bytes;
+        counts->n_reranked += n_scored;
+        counts->bytes += bytes;
     }
     return VECDB_OK;
 }

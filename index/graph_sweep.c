@@ -2,7 +2,8 @@
  *
  * index/graph_sweep.c - a new graph of the live nodes alone
  *
- *     1. a breadth-first search from the root, through dead nodes too, gives the live ones their new numbers: neighbours
+ *     1. a breadth-first search from the root, through dead nodes too, gives the live ones their new numbers:
+ *     neighbours
  *        lie close together in memory (+4-13 % searches a second, measured)
  *     2. records, slots, and the live ones of further slots are copied
  *     3. links: a node without dead neighbours keeps its own. Another chooses anew, by the rule of graph_prune.c with
@@ -157,8 +158,8 @@ static void meet(struct around *around, const uint32_t *links, uint32_t n)
     }
 }
 
-/* Step 3 for new node i. The dead are passed through, those of the node itself at first, then, while fewer live ones than
- * a row holds were met, those behind them. */
+/* Step 3 for new node i. The dead are passed through, those of the node itself at first, then, while fewer live ones
+ * than a row holds were met, those behind them. */
 static void link_around(void *context, struct vdb_builder *builder, uint32_t i)
 {
     struct sweep *sweep = context;

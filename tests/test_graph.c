@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Property: a graph that was given some rows finds nearly all of what the exact search finds among them, for every metric,
- * element type and dimension; it never answers with a slot that is dead or beyond the end that was asked for, never twice
- * with the same, and always with the row's true distance. This holds while it grows, after it was copied, sealed,
- * swept, built by several threads or in pieces; one thread builds the same graph on every machine. A rotation keeps
- * lengths and products, and codes are finite whatever the values are.
+ * Property: a graph that was given some rows finds nearly all of what the exact search finds among them, for every
+ * metric, element type and dimension; it never answers with a slot that is dead or beyond the end that was asked
+ * for, never twice with the same, and always with the row's true distance. This holds while it grows, after it was
+ * copied, sealed, swept, built by several threads or in pieces; one thread builds the same graph on every machine. A
+ * rotation keeps lengths and products, and codes are finite whatever the values are.
  */
 #include <float.h>
 #include <math.h>
@@ -86,8 +86,8 @@ static void put_point(struct world *world, struct vdb_random *random, const doub
     struct vdb_random centre = {vdb_random_below(random, 20) + 77};
     if (type == VECDB_BIT) {
         for (uint32_t i = 0; i < d; i++)
-            ((uint8_t *)out)[i / 8] |= (uint8_t)(((vdb_random_next(&centre) >> 60 < 6) ^ (vdb_random_below(random, 8) == 0))
-                                                 << i % 8);
+            if ((vdb_random_next(&centre) >> 60 < 6) ^ (vdb_random_below(random, 8) == 0))
+                ((uint8_t *)out)[i / 8] |= (uint8_t)(1u << i % 8);
         return;
     }
     double scale = 0.5 + vdb_random_unit(random); /* so that lengths differ */
@@ -351,8 +351,8 @@ TEST(a_rotation_keeps_lengths_and_products_and_is_the_same_on_every_tier)
     }
 }
 
-/* Scores of all rows of a world against its queries, on codes of 4 bits and from records of 8 bits: how far they are from
- * the truth, as a share of what they range over. */
+/* Scores of all rows of a world against its queries, on codes of 4 bits and from records of 8 bits: how far they are
+ * from the truth, as a share of what they range over. */
 static void check_scores(struct world *world, double most4, double most8)
 {
     struct vdb_codec codec;
