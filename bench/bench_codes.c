@@ -118,7 +118,8 @@ static void draw(uint32_t *ids, size_t n, uint64_t below)
         ids[i] = (uint32_t)(next_random() % below);
 }
 
-static void print_kind(struct records *records, size_t n_bytes, const struct vdb_kernels *const *tables, size_t n_tables)
+static void print_kind(struct records *records, size_t n_bytes, const struct vdb_kernels *const *tables,
+                       size_t n_tables)
 {
     static uint32_t ids[N_IDS];
     double hot[MAX_TABLES][N_RUNS], cold[MAX_TABLES][N_RUNS], lines[N_RUNS];

@@ -24,8 +24,8 @@
  * 98; 12 and 1 KiB 20, 27, 36, 60; 16 and 2 KiB 18, 22, 35, 56; 24 and 2 KiB 14, 20, 32, 65, which loses more
  * with long codes than it wins with short ones.
  *
- * Rejected: several codes in one pass. Neighbouring codes depend on nothing of each other, the processor overlaps
- * them by itself.
+ * Not done: several codes in one pass, which would read the query once for all of them. In the cache a code of 128
+ * values takes 3 ns as it is, out of it its lines take 14.
  */
 #ifndef VDB_SIMD_CODES_SHAPE_H
 #define VDB_SIMD_CODES_SHAPE_H
