@@ -66,6 +66,7 @@ struct finding {
     const struct vdb_search *search;
     uint32_t end_slot;
     uint32_t n_wanted; /* nodes with live slots */
+    uint32_t n_needed; /* with fewer, the walk is repeated */
     uint32_t n_found;  /* of these */
     uint32_t n_rows, rows_limit;
 };
@@ -318,7 +319,7 @@ static void settle_effort(const struct vdb_graph_effort *effort, uint32_t k, uin
     *n_rerank = (uint32_t)rerank;
 }
 
-/* Walk until n_wanted live nodes are found, or there is nothing more to be seen. */
+/* Walk until enough live nodes are found, or there is nothing more to be seen. */
 static int find_candidates(struct vdb_walk *walk, uint32_t start, uint32_t *limit, struct finding *finding,
                            vecdb_error *err)
 {
@@ -326,7 +327,7 @@ static int find_candidates(struct vdb_walk *walk, uint32_t start, uint32_t *limi
     for (;;) {
         uint32_t n = vdb_walk_base(walk, start, *limit);
         collect(finding, walk->scratch, n);
-        if (finding->n_found >= finding->n_wanted || n < *limit || *limit >= n_nodes)
+        if (finding->n_found >= finding->n_needed || n < *limit || *limit >= n_nodes)
             return VECDB_OK;
         *limit = *limit > n_nodes / 2 ? n_nodes : 2 * *limit;
         int status = vdb_scratch_reserve(walk->scratch, walk->graph, *limit, err);
@@ -352,6 +353,7 @@ int vdb_graph_search(const struct vdb_graph *graph, const struct vdb_search *sea
                               .search = search,
                               .end_slot = end_slot,
                               .n_wanted = n_rerank,
+                              .n_needed = n_rerank < search->k ? n_rerank : search->k + (n_rerank - search->k) / 2,
                               .rows_limit = most < VDB_GRAPH_MAX_NODES ? (uint32_t)most : VDB_GRAPH_MAX_NODES};
     int status = vdb_scratch_reserve(scratch, graph, limit, err);
     if (!status)
@@ -384,6 +386,7 @@ int vdb_graph_search(const struct vdb_graph *graph, const struct vdb_search *sea
         if (!is_short || finding.n_wanted >= n_nodes)
             break;
         finding.n_wanted = finding.n_wanted > n_nodes / 2 ? n_nodes : 2 * finding.n_wanted;
+        finding.n_needed = finding.n_wanted;
         finding.rows_limit = 4 * finding.n_wanted < VDB_GRAPH_MAX_NODES ? 4 * finding.n_wanted : VDB_GRAPH_MAX_NODES;
         limit = limit < finding.n_wanted ? finding.n_wanted : limit;
         status = vdb_scratch_reserve(scratch, graph, limit, err);
