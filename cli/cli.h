@@ -102,6 +102,7 @@ int command_help(const struct command *command, FILE *out);
 int cmd_import(const struct options *options);
 int cmd_query(const struct options *options);
 int cmd_eval(const struct options *options);
+int cmd_recall(const struct options *options);
 int cmd_get(const struct options *options);
 int cmd_delete(const struct options *options);
 int cmd_scan(const struct options *options);

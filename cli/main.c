@@ -80,6 +80,12 @@ const struct command command_list[] = {
      "when it is among the K true neighbours, or as near as the last of them. Without --truth an exact search\n"
      "finds the true ones.",
      "vecdb-cli eval notes.vecdb notes --queries query.fbin --truth gt100.ibin -k 10 --json", FOR_EVAL, 2, 2, cmd_eval},
+    {"recall", "measure whether searches find what is nearest, on the collection's own vectors",
+     "DB COLLECTION [--queries FILE] [-k K] [--recall R | --ef N]",
+     "Stored vectors, drawn evenly, are searched for, with an exact search beside it; each record is left out of\n"
+     "its own answer. An index knows stored vectors: queries unlike them may find slightly less. With --queries\n"
+     "those of a file are measured instead.",
+     "vecdb-cli recall notes.vecdb notes -k 10 --recall 0.99", FOR_RECALL, 2, 2, cmd_recall},
 };
 const size_t n_commands = sizeof command_list / sizeof command_list[0];
 

@@ -25,7 +25,7 @@
 #include "input.h"
 #include "values.h"
 
-enum kind { FLAG, TEXT, NUMBER, BYTES, CHOICE, MODE, LATER };
+enum kind { FLAG, TEXT, NUMBER, BYTES, SHARE, CHOICE, MODE, LATER };
 
 struct choice {
     const char *name;
@@ -50,7 +50,8 @@ struct option_spec {
 static const struct choice metrics[] = {
     {"l2", VECDB_L2}, {"ip", VECDB_IP}, {"cosine", VECDB_COSINE}, {"hamming", VECDB_HAMMING}, {NULL, 0}};
 static const struct choice indexes[] = {
-    {"auto", VECDB_INDEX_AUTO}, {"flat", VECDB_INDEX_FLAT}, {"hnsw", CHOICE_LATER}, {"ivf", CHOICE_LATER}, {NULL, 0}};
+    {"auto", VECDB_INDEX_AUTO}, {"flat", VECDB_INDEX_FLAT}, {"hnsw", VECDB_INDEX_HNSW}, {"ivf", CHOICE_LATER},
+    {NULL, 0}};
 static const struct choice types[] = {{"f32", VECDB_F32}, {"f16", VECDB_F16}, {"bf16", VECDB_BF16},
                                       {"i8", VECDB_I8},   {"u8", VECDB_U8},   {"bit", VECDB_BIT},
                                       {NULL, 0}};
@@ -69,11 +70,11 @@ static const struct choice formats[] = {{"fvecs", INPUT_FVECS},   {"bvecs", INPU
 /* clang-format off */
 static const struct option_spec specs[] = {
     {"metric", 0, CHOICE, FOR_IMPORT, AT(metric), "NAME", "of a new field: l2, ip, cosine, hamming (default: cosine; hamming for bits)", metrics, 0, 0, 0},
-    {"index", 0, CHOICE, FOR_IMPORT, AT(index), "NAME", "of a new field: auto, flat", indexes, 0, 0, 0},
+    {"index", 0, CHOICE, FOR_IMPORT, AT(index), "NAME", "of a new field: auto, flat, hnsw", indexes, 0, 0, 0},
     {"type", 0, CHOICE, FOR_IMPORT, AT(type), "NAME", "of a new field: f32, f16, bf16, i8, u8, bit (default: as in the file)", types, 0, 0, 0},
     {"compression", 0, CHOICE, FOR_IMPORT, AT(compression), "NAME", "of a new field: auto, none, max", compressions, 0, 0, 0},
-    {"format", 0, CHOICE, FOR_IMPORT | FOR_QUERY | FOR_EVAL | FOR_EXPORT, AT(format), "NAME", "of the file of vectors, where its name does not tell", formats, 0, 0, 0},
-    {"field", 0, TEXT, FOR_IMPORT | FOR_QUERY | FOR_EVAL | FOR_EXPORT, AT(field), "NAME", "the vector field (default: the first; of a new collection \"vector\")", NULL, 0, 0, 0},
+    {"format", 0, CHOICE, FOR_IMPORT | FOR_QUERY | FOR_EVAL | FOR_EXPORT | FOR_RECALL, AT(format), "NAME", "of the file of vectors, where its name does not tell", formats, 0, 0, 0},
+    {"field", 0, TEXT, FOR_IMPORT | FOR_QUERY | FOR_EVAL | FOR_EXPORT | FOR_RECALL, AT(field), "NAME", "the vector field (default: the first; of a new collection \"vector\")", NULL, 0, 0, 0},
     {"records", 0, TEXT, FOR_IMPORT | FOR_EXPORT, AT(records), "FILE", "JSON lines with keys, metadata and texts, in the order of the rows", NULL, 0, 0, 0},
     {"key", 0, TEXT, FOR_IMPORT, AT(key), "NAME", "member that is the key (default: \"key\", without a vector file also \"id\"; else row numbers)", NULL, 0, 0, 0},
     {"text", 0, TEXT, FOR_IMPORT, AT(text), "NAMES", "members joined to the text; the last leaves the metadata (default: \"text\")", NULL, 0, 0, 0},
@@ -84,11 +85,14 @@ static const struct option_spec specs[] = {
     {"no-wait", 0, FLAG, FOR_IMPORT, AT(no_wait), NULL, "do not wait for the index (a flat one is always complete)", NULL, 0, 0, 0},
 
     {"vector", 0, TEXT, FOR_QUERY, AT(vector), "JSON", "the vector to search for: '[0.1, 0.2, ...]'", NULL, 0, 0, 0},
-    {"queries", 0, TEXT, FOR_QUERY | FOR_EVAL, AT(queries), "FILE", "a file of vectors to search for", NULL, 0, 0, 0},
+    {"queries", 0, TEXT, FOR_QUERY | FOR_EVAL | FOR_RECALL, AT(queries), "FILE", "a file of vectors to search for", NULL, 0, 0, 0},
     {"row", 0, NUMBER, FOR_QUERY, AT(row), "I", "which row of the file, from 0", NULL, 0, UINT64_MAX - 2, 0},
     {"like", 0, TEXT, FOR_QUERY, AT(like), "KEY", "records like this one", NULL, 0, 0, 0},
+    {"samples", 0, NUMBER, FOR_RECALL, AT(samples), "N", "how many stored vectors are searched for (default: 500)", NULL, 1, 10000000, 0},
+    {"recall", 0, SHARE, FOR_RECALL, AT(recall), "R", "the recall to ask for, like 0.99 (default: 0.95)", NULL, 0, 0, 0},
+    {"ef", 0, NUMBER, FOR_RECALL, AT(ef), "N", "search with this ef, whatever recall it gives", NULL, 1, 100000000, 0},
     {"truth", 0, TEXT, FOR_EVAL, AT(truth), "FILE", "true neighbours, row numbers (ibin, ivecs, npy)", NULL, 0, 0, 0},
-    {"k", 'k', NUMBER, FOR_QUERY | FOR_EVAL, AT(k), "K", "how many results (default: 10)", NULL, 1, VECDB_MAX_K, 0},
+    {"k", 'k', NUMBER, FOR_QUERY | FOR_EVAL | FOR_RECALL, AT(k), "K", "how many results (default: 10)", NULL, 1, VECDB_MAX_K, 0},
     {"offset", 0, NUMBER, FOR_QUERY, AT(offset), "N", "leave out this many of the nearest", NULL, 0, VECDB_MAX_K, 0},
     {"exact", 0, FLAG, FOR_QUERY | FOR_EVAL, AT(exact), NULL, "the true nearest, whatever index there is", NULL, 0, 0, 0},
     {"timeout", 0, NUMBER, FOR_QUERY, AT(timeout_ms), "MS", "give up after so many milliseconds", NULL, 1, UINT32_MAX, 0},
@@ -101,7 +105,7 @@ static const struct option_spec specs[] = {
 
     {"link", 0, FLAG, FOR_BACKUP | FOR_RESTORE, AT(link), NULL, "share vector files by hard links, where that can be done: quick and small", NULL, 0, 0, 0},
     {"drop", 0, FLAG, FOR_SNAPSHOT, AT(drop), NULL, "remove the snapshot of that name", NULL, 0, 0, 0},
-    {"snapshot", 0, TEXT, FOR_QUERY | FOR_GET | FOR_SCAN | FOR_INFO | FOR_CHECK | FOR_EXPORT | FOR_EVAL | FOR_BACKUP, AT(snapshot), "NAME", "of this snapshot, not of the database as it is now", NULL, 0, 0, 0},
+    {"snapshot", 0, TEXT, FOR_QUERY | FOR_GET | FOR_SCAN | FOR_INFO | FOR_CHECK | FOR_EXPORT | FOR_EVAL | FOR_BACKUP | FOR_RECALL, AT(snapshot), "NAME", "of this snapshot, not of the database as it is now", NULL, 0, 0, 0},
 
     {"filter", 0, LATER, FOR_QUERY | FOR_EVAL | FOR_DELETE | FOR_SCAN | FOR_EXPORT, 0, "EXPR", NULL, NULL, 0, 0, 0},
     {"text", 0, LATER, FOR_QUERY, 0, "WORDS", NULL, NULL, 0, 0, 0},
@@ -238,6 +242,20 @@ static bool set_number(uint64_t *at, const struct option_spec *spec, const char 
     return false;
 }
 
+/* A share above 0 and up to 1, like 0.95 or .95. */
+static bool set_share(float *at, const struct option_spec *spec, const char *text)
+{
+    char *end;
+    bool good = text[0] && strspn(text, "0123456789.") == strlen(text);
+    float value = strtof(text, &end);
+    if (good && !*end && value > 0 && value <= 1) {
+        *at = value;
+        return true;
+    }
+    cli_usage("--%s takes a share above 0 and up to 1, like 0.95, not \"%s\"", spec->name, text);
+    return false;
+}
+
 static bool set_value(struct options *options, const struct option_spec *spec, const char *text)
 {
     void *at = (char *)options + spec->offset;
@@ -256,6 +274,8 @@ static bool set_value(struct options *options, const struct option_spec *spec, c
     case NUMBER:
     case BYTES:
         return set_number(at, spec, text);
+    case SHARE:
+        return set_share(at, spec, text);
     case LATER:
         break;
     }

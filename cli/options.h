@@ -23,7 +23,8 @@ enum command_bit {
     FOR_RESTORE = 2048,
     FOR_SNAPSHOT = 4096,
     FOR_REPAIR = 8192,
-    FOR_ALL = 16383
+    FOR_RECALL = 16384,
+    FOR_ALL = 32767
 };
 
 enum output_mode { MODE_DEFAULT = 0, MODE_TABLE, MODE_JSON, MODE_JSONL, MODE_CSV };
@@ -69,6 +70,9 @@ struct options {
     bool explain;
     uint64_t timeout_ms;
     const char *truth;
+    uint64_t samples; /* recall; 0: not given */
+    float recall;     /* 0: not given */
+    uint64_t ef;      /* 0: not given */
 
     /* get, scan, delete */
     bool vectors;

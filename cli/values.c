@@ -47,7 +47,10 @@ const char *metric_name(int metric)
 
 const char *index_name(int index)
 {
-    return index == VECDB_INDEX_AUTO ? "auto" : index == VECDB_INDEX_FLAT ? "flat" : "unknown";
+    return index == VECDB_INDEX_AUTO   ? "auto"
+           : index == VECDB_INDEX_FLAT ? "flat"
+           : index == VECDB_INDEX_HNSW ? "hnsw"
+                                       : "unknown";
 }
 
 const char *compression_name(int compression)

@@ -140,8 +140,10 @@ typedef enum vecdb_metric {
 } vecdb_metric;
 
 typedef enum vecdb_index_kind {
-    VECDB_INDEX_AUTO = 0, /* the library chooses, and changes its choice as the collection grows */
-    VECDB_INDEX_FLAT = 1  /* exact search, no index file */
+    VECDB_INDEX_AUTO = 0, /* the library chooses: so far always flat */
+    VECDB_INDEX_FLAT = 1, /* exact search, no index file */
+    VECDB_INDEX_HNSW = 2  /* a graph: finds nearly all of the nearest, and fast. It is built in the background by every
+                             process that searches, in its memory; so far it is not kept in a file */
 } vecdb_index_kind;
 
 typedef enum vecdb_compression {
@@ -303,6 +305,33 @@ VECDB_API int vecdb_field_drop(vecdb_collection *collection, const char *name, v
 VECDB_API int vecdb_field_rename(vecdb_collection *collection, const char *name, const char *new_name,
                                  vecdb_error *error);
 
+/* Change a field's index, at any time: searches go on with the old one until the new one is there. NOT_FOUND,
+ * INVALID. */
+VECDB_API int vecdb_field_set_index(vecdb_collection *collection, const char *name, int index, vecdb_error *error);
+
+/* The state of a field's index, as this process sees it. */
+typedef struct vecdb_index_info {
+    size_t size;           /* in: sizeof(vecdb_index_info) */
+    int kind;              /* vecdb_index_kind that is in use: never AUTO */
+    int wanted;            /* what the field's definition says, AUTO resolved */
+    uint64_t n_vectors;    /* in the field, live */
+    uint64_t n_indexed;    /* of these, covered by the index; the rest is scanned */
+    uint64_t n_dead;       /* deleted vectors that the index still holds */
+    uint64_t memory_bytes; /* of codes and links */
+    uint64_t file_bytes;
+    int is_building;       /* is this process building it now? */
+    float recall_at_10;    /* measured on stored vectors at the default recall; 0: not measured yet */
+} vecdb_index_info;
+VECDB_API int vecdb_index_describe(vecdb_collection *collection, const char *field, vecdb_index_info *info,
+                                   vecdb_error *error);
+
+/* Wait until the index of a field (NULL: of every field) covers all that had been committed when the call began,
+ * building it in this call, with all threads that the handle may use. timeout_ms 0: as long as it takes; else TIMEOUT.
+ * `work` as for vecdb_compact; its phase is "index". With VECDB_THREADS_NONE this call alone builds graphs. */
+struct vecdb_work;
+VECDB_API int vecdb_index_wait(vecdb_collection *collection, const char *field, uint32_t timeout_ms,
+                               const struct vecdb_work *work, vecdb_error *error);
+
 /* What a collection is and holds. Pointers inside are valid during the callback only. */
 typedef struct vecdb_field_info {
     vecdb_field field;     /* with all defaults filled in */
@@ -447,9 +476,14 @@ typedef struct vecdb_query {
     int columns;        /* bits of vecdb_columns */
     int threads;        /* 0: as the database was opened; else at most this many */
     uint32_t timeout_ms; /* TIMEOUT after this long; 0: never */
+    float recall;        /* the share of the true nearest k that is asked for, above 0 and up to 1 (1: as `exact`);
+                            0: 0.95. What effort that takes the library measures on the stored vectors */
+    uint32_t ef;         /* for experts, in place of `recall`: how many candidates a graph's walk keeps; 0: by recall */
 } vecdb_query;
 
-/* Fewer than k results come back only when fewer than k records have a vector in the field.
+/* With an index that covers the field only in part (it is built in the background) the rest is scanned: a record can be
+ * found as soon as its transaction has committed, whatever the index.
+ * Fewer than k results come back only when fewer than k records have a vector in the field.
  * Records at equal distances are ordered by key. Exact answers are the same, to the bit, on
  * every processor and with any number of threads.
  * Errors: INVALID (wrong dimension, k = 0 or too large, NaN, zero vector under cosine, unknown
@@ -489,8 +523,12 @@ typedef struct vecdb_search_stats {
     uint64_t bytes_scored;  /* bytes of vectors given to the kernels */
     uint64_t elapsed_ns;
     uint64_t sequence;      /* the number of the state that was searched */
-    const char *plan;       /* "flat": every vector; a static string */
+    const char *plan;       /* "flat": every vector; "hnsw": a graph, and a scan of what it does not cover yet */
     const char *simd;       /* the kernels used: "scalar", "avx2", "avx512", "neon", ... */
+    uint64_t n_expanded;    /* nodes of a graph whose links were followed */
+    uint64_t n_reranked;    /* candidates whose distance was computed from the vector itself */
+    uint64_t n_scanned;     /* vectors that no index covers yet, and that were therefore scanned */
+    uint32_t ef;            /* the effort that was chosen; 0: no graph was used */
 } vecdb_search_stats;
 
 VECDB_API int vecdb_results_stats(const vecdb_results *results, vecdb_search_stats *stats);

@@ -25,6 +25,7 @@ int vdb_collection_handle(vecdb *db, uint64_t id, vecdb_collection **out, vecdb_
             collection->id = id;
             pthread_mutex_init(&collection->refresh_lock, NULL);
             pthread_mutex_init(&collection->view_lock, NULL);
+            vdb_indexes_init(&collection->indexes);
             vdb_keys_init(&collection->keys, &db->memory, db->options.memory_bytes / KEYS_SHARE);
             collection->next = db->collections;
             db->collections = collection;
@@ -196,6 +197,7 @@ struct renaming {
     const char *name, *new_name;
     struct vdb_field_row field;
     bool found;
+    int index; /* the kind that is wanted */
 };
 
 struct field_ids {
@@ -433,4 +435,31 @@ int vecdb_field_rename(vecdb_collection *collection, const char *name, const cha
         return status;
     struct renaming rename = {.db = collection->db, .collection = collection->id, .name = name, .new_name = new_name};
     return vdb_commit(collection->db, apply_field_rename, &rename, err);
+}
+
+static int apply_set_index(void *context, struct vdb_transaction *transaction, vecdb_error *err)
+{
+    struct renaming *change = context;
+    struct vdb_collection_row row;
+    int status = find_field(change, transaction->connection, &row, err);
+    if (status)
+        return status;
+    if (!change->found)
+        return vdb_fail(err, VECDB_NOT_FOUND, "collection \"%s\" has no field \"%s\"", row.name, change->name);
+    if (change->field.index == change->index)
+        return VECDB_OK;
+    if ((status = vdb_field_set_index(transaction->connection, change->field.id, change->index, err)))
+        return status;
+    return finish_field(transaction, change->collection, err);
+}
+
+int vecdb_field_set_index(vecdb_collection *collection, const char *name, int index, vecdb_error *err)
+{
+    int status = check_collection(collection, err);
+    if (status || (status = vdb_check_name("field", name, err)))
+        return status;
+    if (index < VECDB_INDEX_AUTO || index > VECDB_INDEX_HNSW)
+        return vdb_fail(err, VECDB_INVALID, "field \"%s\": there is no index kind %d", name, index);
+    struct renaming change = {.db = collection->db, .collection = collection->id, .name = name, .index = index};
+    return vdb_commit(collection->db, apply_set_index, &change, err);
 }

@@ -335,11 +335,13 @@ static void free_database(vecdb *db)
         db->collections = collection->next;
         vdb_view_release(collection->view);
         vdb_keys_release(&collection->keys);
+        vdb_indexes_release(&collection->indexes, &db->memory);
         pthread_mutex_destroy(&collection->refresh_lock);
         pthread_mutex_destroy(&collection->view_lock);
         vdb_free(&db->memory, collection);
     }
     assert(!db->files);
+    vdb_indexer_release(db);
     vdb_pool_free(db->pool);
     vdb_cache_free(db->cache);
     vdb_catalog_close(db->catalog);
@@ -400,6 +402,7 @@ int vdb_database_open(const char *path, const vecdb_options *options, const stru
     pthread_mutex_init(&db->worker_lock, NULL);
     pthread_cond_init(&db->worker_wakes, NULL);
     vdb_commit_init(&db->queue);
+    vdb_indexer_init(&db->indexer);
     db->path = vdb_path_normal(&db->memory, path);
     if (!db->path)
         status = vdb_fail_memory(err, strlen(path));
@@ -431,6 +434,7 @@ void vecdb_close(vecdb *db)
         return; /* in the child of a fork: what is shared with the parent is left alone */
     unlist_database(db);
     vdb_scrub_stop(db->scrub);
+    vdb_indexer_stop(db);
     vdb_maintain_stop(db);
     free_database(db);
 }

@@ -19,7 +19,8 @@
  *   4. lock               of the handle: lists of collections and files, the background error;
  *      view_lock          of a collection: which view is the current one. Held for a few
  *                         instructions, nothing is called under them.
- *   keys->lock is taken alone or under refresh_lock.
+ *   keys->lock is taken alone or under refresh_lock; indexes.lock and indexer.lock alone.
+ *   indexer.build_lock before all of them: graphs are built from views.
  */
 #ifndef VDB_LIB_DATABASE_H
 #define VDB_LIB_DATABASE_H
@@ -33,6 +34,7 @@
 #include "base/slots.h"
 #include "base/threads.h"
 #include "commit.h"
+#include "index.h"
 #include "index/index.h"
 #include "keys.h"
 #include "storage/cache.h"
@@ -58,6 +60,7 @@ struct vecdb_collection {
     _Atomic uint64_t n_dead_left; /* dead slots that the last look at the files left */
     _Atomic uint64_t renumber_from; /* the next slot that makes a further attempt at a new store worth it */
     struct vdb_keys keys;
+    struct vdb_indexes indexes;
 };
 
 /* A vector file that is open for reading. Counted; segments hold it. */
@@ -106,6 +109,8 @@ struct vecdb {
     pthread_mutex_t worker_lock;
     pthread_cond_t worker_wakes;
     bool has_worker, worker_ends, has_work, has_checkpoint;
+
+    struct vdb_indexer indexer; /* builds graphs: index.h */
 
     struct vdb_scrub *scrub; /* NULL: none */
 

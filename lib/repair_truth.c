@@ -139,7 +139,7 @@ static int read_field_row(void *context, const struct vdb_salvage_row *row, vecd
     found.field = (vecdb_field){.dimension = (uint32_t)dimension,
                                 .type = (int)type,
                                 .metric = (int)metric,
-                                .index = index <= VECDB_INDEX_FLAT ? (int)index : VECDB_INDEX_AUTO,
+                                .index = index <= VECDB_INDEX_HNSW ? (int)index : VECDB_INDEX_AUTO,
                                 .compression = compression <= VECDB_COMPRESSION_MAX ? (int)compression : 0};
     struct vdb_repair_field *place = grow(reading->repair, &truth->fields, &truth->n_fields, sizeof found, err);
     if (!place)

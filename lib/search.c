@@ -3,7 +3,8 @@
  * lib/search.c - the life of a search
  *
  *     query -> view of the last commit -> field, query vectors as floats
- *           -> index: hits (slot, distance), ties with the k-th included
+ *           -> index: hits (slot, distance), ties with the k-th included: of a graph where there is one
+ *              (search_graph.c), else, or when the exact answer is asked for, of all rows (index/flat.c)
  *           -> keys of the hits, order of equal distances by key, cut at offset and k
  *           -> columns, from the transaction of the view's own state
  *
@@ -38,6 +39,7 @@ struct search {
     struct vdb_answer answer;
     bool has_answer;
     uint64_t n_decoded;
+    struct vdb_graph_request graph; /* .served NULL: all rows were looked at */
     vecdb_results *results;
 };
 
@@ -59,6 +61,9 @@ static int check_query(struct search *search, const vecdb_query *query, vecdb_er
         return vdb_fail(err, VECDB_INVALID, "%zu queries are too many for one call", search->n_queries);
     if (query->threads < 0 || query->threads > 1024)
         return vdb_fail(err, VECDB_INVALID, "threads is %d; a search takes 0 to 1024", query->threads);
+    if (!(query->recall >= 0 && query->recall <= 1))
+        return vdb_fail(err, VECDB_INVALID, "recall is %g; it takes above 0 and up to 1, or 0 for the default",
+                        (double)query->recall);
     return vdb_check_columns(query->columns, &search->columns, err);
 }
 
@@ -89,6 +94,43 @@ static int convert_queries(struct search *search, vecdb_error *err)
     return VECDB_OK;
 }
 
+/* A walk for a large part of all rows costs more than looking at all of them. */
+#define GRAPH_MOST_SHARE 8
+
+/* What serves the search, or NULL: every row is looked at. */
+static struct vdb_served *choose_graph(const struct search *search, uint64_t k, uint64_t n_rows)
+{
+    const vecdb_query *query = search->query;
+    if (query->exact || query->recall >= 1 || k > n_rows / GRAPH_MOST_SHARE)
+        return NULL;
+    return vdb_index_get(search->collection, search->view, search->field);
+}
+
+/* Statistics then say "hnsw". *is_done false: a query found too few, look at all rows. */
+static int run_graph(struct search *search, const struct vdb_search *parameters, uint64_t n_rows, bool *is_done,
+                     vecdb_error *err)
+{
+    search->graph = (struct vdb_graph_request){.db = search->collection->db,
+                                               .view = search->view,
+                                               .field = search->field,
+                                               .recall = search->query->recall,
+                                               .ef = search->query->ef};
+    *is_done = false;
+    struct vdb_served *served = choose_graph(search, parameters->k, n_rows);
+    if (!served)
+        return VECDB_OK;
+    search->graph.served = served;
+    int status = vdb_search_graph(&search->graph, parameters, &search->answer, err);
+    *is_done = !status && !search->graph.is_short;
+    if (!status && !*is_done)
+        vdb_answer_release(parameters->memory, &search->answer);
+    if (!*is_done)
+        search->graph = (struct vdb_graph_request){0};
+    search->n_decoded = search->graph.n_decoded;
+    vdb_served_release(served);
+    return status;
+}
+
 static int run_index(struct search *search, vecdb_error *err)
 {
     vecdb *db = search->collection->db;
@@ -114,9 +156,13 @@ static int run_index(struct search *search, vecdb_error *err)
                                     .dead = has_dead ? search->view->dead->set : NULL,
                                     .stop = vdb_stop_check,
                                     .stop_context = &search->stop};
-    int status = vdb_flat_search(&parameters, &blocks, &search->answer, err);
+    bool is_done;
+    int status = run_graph(search, &parameters, n_rows, &is_done, err);
+    if (!status && !is_done) {
+        status = vdb_flat_search(&parameters, &blocks, &search->answer, err);
+        search->n_decoded = atomic_load(&source.n_decoded);
+    }
     search->has_answer = !status;
-    search->n_decoded = atomic_load(&source.n_decoded);
     return status;
 }
 
@@ -276,8 +322,12 @@ static void take_statistics(struct search *search)
                                   .bytes_scored = search->answer.bytes_scored,
                                   .elapsed_ns = vdb_now_ns() - search->started_ns,
                                   .sequence = search->sequence,
-                                  .plan = "flat",
-                                  .simd = search->collection->db->kernels->name};
+                                  .plan = search->graph.served ? "hnsw" : "flat",
+                                  .simd = search->collection->db->kernels->name,
+                                  .n_expanded = search->graph.n_expanded,
+                                  .n_reranked = search->graph.n_reranked,
+                                  .n_scanned = search->graph.n_scanned,
+                                  .ef = search->graph.used_ef};
 }
 
 /* ------------------------------------------------------------------ one attempt, and the call */

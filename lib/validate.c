@@ -53,7 +53,7 @@ int vdb_check_field(const vecdb_field *field, struct vdb_field_row *row, vecdb_e
         return vdb_fail(err, VECDB_INVALID, "field \"%s\": metric %s does not go with element type %s%s", row->name,
                         vdb_metric_name(row->metric), vdb_type_name(row->type),
                         row->type == VECDB_BIT ? "; bits are compared by hamming" : "; hamming takes bits");
-    if (row->index < VECDB_INDEX_AUTO || row->index > VECDB_INDEX_FLAT)
+    if (row->index < VECDB_INDEX_AUTO || row->index > VECDB_INDEX_HNSW)
         return vdb_fail(err, VECDB_INVALID, "field \"%s\": there is no index kind %d", row->name, row->index);
     if (row->compression < VECDB_COMPRESSION_AUTO || row->compression > VECDB_COMPRESSION_MAX)
         return vdb_fail(err, VECDB_INVALID, "field \"%s\": there is no compression %d", row->name, row->compression);

@@ -159,6 +159,7 @@ int vdb_view_acquire(vecdb_collection *collection, struct vdb_view **view, struc
         return status;
     }
     vdb_maintain_notice(collection, *view);
+    vdb_index_notice(collection, *view);
     if (c)
         *c = connection;
     else
@@ -234,6 +235,7 @@ static int pin_block(void *context, size_t i, struct vdb_block *block, vecdb_err
     struct vdb_view_blocks *source = context;
     const struct vdb_view_field *field = source->field;
     size_t n_paged = field->n_segments ? field->first_block[field->n_segments] : 0;
+    i += source->n_skipped;
     if (i >= n_paged) {
         assert(i - n_paged < field->n_pieces);
         piece_block(field, &field->pieces[i - n_paged], block);
@@ -262,12 +264,64 @@ static void unpin_block(void *context, struct vdb_block *block)
 void vdb_view_get_blocks(struct vdb_view_blocks *source, const struct vdb_view_field *field, struct vdb_blocks *blocks)
 {
     source->field = field;
+    source->n_skipped = 0;
     atomic_init(&source->n_decoded, 0);
     *blocks = (struct vdb_blocks){.context = source,
                                   .n_blocks =
                                       (field->n_segments ? field->first_block[field->n_segments] : 0) + field->n_pieces,
                                   .pin = pin_block,
                                   .unpin = unpin_block};
+}
+
+static void block_slots(const struct vdb_view_field *field, size_t i, uint32_t *first_slot, uint32_t *last_slot,
+                        uint32_t *n_rows)
+{
+    size_t n_paged = field->n_segments ? field->first_block[field->n_segments] : 0;
+    if (i >= n_paged) {
+        const struct vdb_piece *piece = &field->pieces[i - n_paged];
+        *first_slot = piece->first_slot;
+        *last_slot = piece->last_slot;
+        *n_rows = piece->n_rows;
+        return;
+    }
+    size_t s = segment_of(field, i);
+    vdb_extent_page_range(field->segments[s]->extent, (uint32_t)(i - field->first_block[s]), first_slot, last_slot,
+                          n_rows);
+}
+
+void vdb_view_get_blocks_from(struct vdb_view_blocks *source, const struct vdb_view_field *field, uint32_t slot,
+                              struct vdb_blocks *blocks, uint32_t *first_slot)
+{
+    vdb_view_get_blocks(source, field, blocks);
+    size_t low = 0, high = blocks->n_blocks; /* blocks ascend by slot */
+    uint32_t first, last, n_rows;
+    while (low < high) {
+        size_t middle = low + (high - low) / 2;
+        block_slots(field, middle, &first, &last, &n_rows);
+        if (last < slot)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    *first_slot = slot;
+    if (low < blocks->n_blocks)
+        block_slots(field, low, first_slot, &last, &n_rows);
+    source->n_skipped = low;
+    blocks->n_blocks -= low;
+}
+
+uint64_t vdb_view_count_rows_from(const struct vdb_view_field *field, uint32_t slot)
+{
+    struct vdb_view_blocks source;
+    struct vdb_blocks blocks;
+    uint32_t first, last, n_rows;
+    uint64_t n = 0;
+    vdb_view_get_blocks_from(&source, field, slot, &blocks, &first);
+    for (size_t i = 0; i < blocks.n_blocks; i++) {
+        block_slots(field, source.n_skipped + i, &first, &last, &n_rows);
+        n += n_rows;
+    }
+    return n;
 }
 
 /* ------------------------------------------------------------------ single vectors */
@@ -354,6 +408,68 @@ int vdb_view_vector(const struct vdb_view_field *field, uint32_t slot, void *out
         *found = find_in_pieces(field, slot, out);
     }
     return VECDB_OK;
+}
+
+static bool find_row_in_pieces(const struct vdb_view_field *field, uint32_t slot, struct vdb_row *found)
+{
+    size_t low = 0, high = field->n_pieces; /* the first piece whose last slot is not below the slot */
+    while (low < high) {
+        size_t middle = low + (high - low) / 2;
+        if (field->pieces[middle].last_slot < slot)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    if (low == field->n_pieces || !field->pieces[low].n_rows)
+        return false;
+    struct vdb_block block;
+    piece_block(field, &field->pieces[low], &block);
+    uint32_t row = vdb_block_row(&block, slot);
+    if (row == UINT32_MAX)
+        return false;
+    *found = (struct vdb_row){.values = (const char *)block.rows + row * block.stride, .type = block.type};
+    return true;
+}
+
+static void put_rows(void *context, struct vdb_row *rows, size_t n)
+{
+    (void)context;
+    for (size_t i = 0; i < n; i++)
+        if (rows[i].owner) {
+            struct vdb_block block = {.pin = rows[i].pin};
+            vdb_extent_unpin(rows[i].owner, &block);
+        }
+}
+
+static int find_rows(void *context, const uint32_t *slots, size_t n, struct vdb_row *rows, vecdb_error *err)
+{
+    struct vdb_view_blocks *source = context;
+    for (size_t i = 0; i < n; i++) {
+        struct vdb_block block;
+        uint32_t row;
+        rows[i] = (struct vdb_row){0};
+        int status = pin_slot(source->field, slots[i], &block, &row, err);
+        if (status) {
+            put_rows(context, rows, i);
+            return status;
+        }
+        if (row == UINT32_MAX)
+            find_row_in_pieces(source->field, slots[i], &rows[i]);
+        else
+            rows[i] = (struct vdb_row){.values = (const char *)block.rows + row * block.stride,
+                                       .type = block.type,
+                                       .pin = block.pin,
+                                       .owner = block.owner};
+    }
+    return VECDB_OK;
+}
+
+void vdb_view_get_rows(struct vdb_view_blocks *source, const struct vdb_view_field *field, struct vdb_rows *rows)
+{
+    source->field = field;
+    source->n_skipped = 0;
+    atomic_init(&source->n_decoded, 0);
+    *rows = (struct vdb_rows){.context = source, .find = find_rows, .put = put_rows};
 }
 
 int vdb_view_in_pages(const struct vdb_view_field *field, uint32_t slot, bool *is_there, vecdb_error *err)

@@ -26,6 +26,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "index/graph.h"
 #include "index/index.h"
 #include "storage/catalog.h"
 #include "storage/extent.h"
@@ -101,10 +102,20 @@ int vdb_view_field(const struct vdb_view *view, const char *name, const struct v
 /* The field's rows as blocks, for an index. `context` in `blocks` is the counter below. */
 struct vdb_view_blocks {
     const struct vdb_view_field *field;
+    size_t n_skipped; /* blocks before the first */
     _Atomic uint64_t n_decoded;
 };
 void vdb_view_get_blocks(struct vdb_view_blocks *source, const struct vdb_view_field *field,
                          struct vdb_blocks *blocks);
+
+/* Only the blocks whose last slot is not below `slot`; *first_slot: of the first of them (`slot` if there is none). */
+void vdb_view_get_blocks_from(struct vdb_view_blocks *source, const struct vdb_view_field *field, uint32_t slot,
+                              struct vdb_blocks *blocks, uint32_t *first_slot);
+/* Rows in blocks whose last slot is not below `slot`, dead ones included. */
+uint64_t vdb_view_count_rows_from(const struct vdb_view_field *field, uint32_t slot);
+
+/* Rows by slot, for an index. `context` in `rows` is the counter. */
+void vdb_view_get_rows(struct vdb_view_blocks *source, const struct vdb_view_field *field, struct vdb_rows *rows);
 
 /* Is a slot in one of the field's pages, dead or alive? (Not: in the tail.) */
 int vdb_view_in_pages(const struct vdb_view_field *field, uint32_t slot, bool *is_there, vecdb_error *err);

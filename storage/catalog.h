@@ -72,6 +72,7 @@ int vdb_field_each(struct vdb_connection *c, uint64_t collection,
 int vdb_field_insert(struct vdb_connection *c, uint64_t collection, const struct vdb_field_row *row, uint64_t *id,
                      vecdb_error *err);
 int vdb_field_set_name(struct vdb_connection *c, uint64_t field, const char *name, vecdb_error *err);
+int vdb_field_set_index(struct vdb_connection *c, uint64_t field, int index, vecdb_error *err);
 int vdb_field_generation(struct vdb_connection *c, uint64_t field, uint64_t *generation, vecdb_error *err);
 int vdb_field_set_generation(struct vdb_connection *c, uint64_t field, uint64_t generation, vecdb_error *err);
 int vdb_field_remove(struct vdb_connection *c, uint64_t field, vecdb_error *err);

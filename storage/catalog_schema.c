@@ -278,6 +278,18 @@ int vdb_field_set_name(struct vdb_connection *c, uint64_t field, const char *nam
     return vdb_run(c, statement, "renaming a field", err);
 }
 
+int vdb_field_set_index(struct vdb_connection *c, uint64_t field, int index, vecdb_error *err)
+{
+    sqlite3_stmt *statement;
+    int status = vdb_prepare(c, VDB_SQL_FIELD_INDEX, "UPDATE fields SET index_kind = ?2 WHERE id = ?1", 0, &statement,
+                             err);
+    if (status)
+        return status;
+    sqlite3_bind_int64(statement, 1, (sqlite3_int64)field);
+    sqlite3_bind_int(statement, 2, index);
+    return vdb_run(c, statement, "setting the index of a field", err);
+}
+
 int vdb_field_generation(struct vdb_connection *c, uint64_t field, uint64_t *generation, vecdb_error *err)
 {
     sqlite3_stmt *statement;

@@ -536,6 +536,53 @@ def a_wrong_eval_is_refused_with_a_sentence():
         fails(2, "is not available in this version", "eval", "db", "c", "--queries", file, *option)
 
 
+# ------------------------------------------------------------------ recall
+
+
+@test
+def recall_measures_searches_for_stored_vectors_and_leaves_each_out_of_its_own_answer():
+    rows = grid(700, 8)
+    ok("import", "db", "c", write_bin("a.u8bin", rows, "B"), "--metric", "l2", "--index", "flat")
+    for words in ([], ["--recall", "0.9"], ["--recall", ".99"], ["--ef", 40], ["--recall", 1]):
+        point = ok("recall", "db", "c", "-k", 5, "--samples", 60, *words, "--json").json()["points"][0]
+        assert point["recall"] == 1 and point["plan"] == "flat" and point["ef"] == 0 and point["k"] == 5, point
+        assert point["queries"] == 60 and point["stored"] and point["qps"] > 0
+        assert 0 < point["p50_us"] <= point["p99_us"]
+        assert ("asked" in point) == ("--ef" not in words)
+    assert ok("recall", "db", "c").lines()[0]["queries"] == 500
+    assert ok("recall", "db", "c", "--samples", 9999).lines()[0]["queries"] == 700
+    assert "recall" in ok("recall", "db", "c", "--table").out
+    assert ok("recall", "db", "c", "--csv").out.startswith("plan,asked,recall,ef,k,")
+
+
+@test
+def recall_takes_queries_from_a_file_and_records_with_any_keys():
+    records = [{"key": f"n{i}", "vector": row} if i % 3 else {"key": f"n{i}"} for i, row in enumerate(grid(90, 4))]
+    ok("import", "db", "c", write_lines("a.jsonl", records), "--metric", "l2")
+    point = ok("recall", "db", "c", "-k", 80, "--json").json()["points"][0]
+    assert point["queries"] == 60 and point["recall"] == 1, "a third has no vector"
+    queries = write_bin("q.fbin", grid(12, 4, 5), "f")
+    point = ok("recall", "db", "c", "--queries", queries, "-k", 3, "--json").json()["points"][0]
+    assert point["queries"] == 12 and point["recall"] == 1 and not point["stored"], point
+    assert ok("recall", "db", "c", "--queries", queries, "--samples", 5).lines()[0]["queries"] == 5
+    copies = write_bin("same.fbin", [[1, 2]] * 40, "f")
+    ok("import", "db", "same", copies, "--metric", "l2")
+    assert ok("recall", "db", "same", "-k", 5).lines()[0]["recall"] == 1, "one copy is as good as another"
+
+
+@test
+def a_wrong_recall_is_refused_with_a_sentence():
+    ok("import", "db", "c", write_bin("a.fbin", grid(20, 4), "f"))
+    fails(2, "one of --recall R and --ef N", "recall", "db", "c", "--recall", "0.9", "--ef", 10)
+    for share in ("0", "1.01", "-1", "x", "", "nan", "0x1", "1e-3", "."):
+        fails(2, "--recall takes a share", "recall", "db", "c", f"--recall={share}")
+    fails(2, "--ef takes a whole number", "recall", "db", "c", "--ef", "0")
+    fails(1, "no field", "recall", "db", "c", "--field", "other")
+    fails(1, "a row has 3 values", "recall", "db", "c", "--queries", write_bin("w.fbin", grid(5, 3), "f"))
+    ok("delete", "db", "c", *range(20))
+    fails(1, "has a vector in field", "recall", "db", "c")
+
+
 # ------------------------------------------------------------------ get, delete, scan
 
 
@@ -822,7 +869,7 @@ def wrong_usage_is_exit_code_2_and_suggests_the_nearest_name():
     fails(2, "unknown option -z", "import", "db", "c", "f", "-z")
     fails(2, "--truth is not an option of import", "import", "db", "c", "f", "--truth", "x")
     fails(2, "--metric takes one of l2, ip, cosine, hamming, not \"l3\"", "import", "db", "c", "f", "--metric=l3")
-    fails(2, "--index hnsw is not available in this version", "import", "db", "c", "f", "--index", "hnsw")
+    fails(2, "--index ivf is not available in this version", "import", "db", "c", "f", "--index", "ivf")
     fails(2, "--index ivf is not available in this version", "import", "db", "c", "f", "--index=ivf")
     fails(2, "--metric needs a value", "import", "db", "c", "f", "--metric")
     fails(2, "--json takes no value", "info", "db", "--json=1")
@@ -839,7 +886,7 @@ def wrong_usage_is_exit_code_2_and_suggests_the_nearest_name():
 @test
 def every_command_has_help_with_an_example():
     commands = ["import", "query", "get", "delete", "scan", "info", "check", "compact", "export", "eval",
-                "backup", "restore", "snapshot"]
+                "recall", "backup", "restore", "snapshot"]
     listing = ok("help").out
     assert ok("--help").out == listing
     for command in commands:
@@ -866,6 +913,7 @@ def options_of_the_database_are_taken_by_every_command():
     ok("compact", "db", *common)
     ok("export", "db", "c", "out.jsonl", *common)
     ok("eval", "db", "c", "--queries", "a.fbin", *common)
+    ok("recall", "db", "c", *common)
     ok("backup", "db", "copy", *common)
     ok("restore", "copy", "other", *common)
     ok("snapshot", "db", "s", *common)

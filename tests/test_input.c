@@ -457,7 +457,7 @@ TEST(fields_that_cannot_be_are_refused)
                {{.name = "n", .dimension = 4, .type = VECDB_U8, .metric = VECDB_HAMMING}, "hamming"},
                {{.name = "n", .dimension = 4, .type = VECDB_BIT, .metric = VECDB_L2}, "bit"},
                {{.name = "n", .dimension = 4, .type = VECDB_BIT, .metric = VECDB_COSINE}, "bit"},
-               {{.name = "n", .dimension = 4, .index = 2}, "index kind 2"},
+               {{.name = "n", .dimension = 4, .index = 3}, "index kind 3"},
                {{.name = "n", .dimension = 4, .index = -1}, "index kind -1"},
                {{.name = "n", .dimension = 4, .compression = 3}, "compression 3"},
                {{.name = "n", .dimension = 4, .compression = -1}, "compression -1"},

@@ -80,7 +80,11 @@ TEST(what_a_search_did_is_told_as_far_as_the_caller_has_room)
     CHECK_INT(vecdb_results_stats(results, &newer.stats), VECDB_OK);
     CHECK_SIZE(newer.stats.size, sizeof newer.stats);
     CHECK(newer.stats.simd && newer.after[0] == 0xa5);
-    newer.stats.size = sizeof newer.stats - 1;
+    newer.stats.size = offsetof(vecdb_search_stats, n_expanded); /* as the first version had it */
+    newer.stats.n_expanded = 77;
+    CHECK_INT(vecdb_results_stats(results, &newer.stats), VECDB_OK);
+    CHECK(newer.stats.simd && newer.stats.n_expanded == 77);
+    newer.stats.size = offsetof(vecdb_search_stats, n_expanded) - 1;
     CHECK_INT(vecdb_results_stats(results, &newer.stats), VECDB_MISUSE);
     vecdb_results_free(results);
     vecdb_close(db);

@@ -1,0 +1,615 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * lib/index_build.c - building graphs: in the background, or for a caller who waits
+ *
+ *     view of the newest state -> rows behind the graph's end -> inserted, block by block -> a newer view? again
+ *                              -> seal: what cannot be reached is connected, what only building needs is given back
+ *                              -> calibrate: which effort gives which recall
+ *
+ * A handle has one thread for this, which starts when there is first something to do and works alone, so that searches
+ * keep the processors; a caller of vecdb_index_wait uses all threads. build_lock keeps them apart. Neither
+ * holds a lock that a commit or a search takes: rows come from views, and a graph that has no room is
+ * copied, the copy taking its place.
+ *
+ * A graph is given up and built anew when its store has gone; it is swept, by a new one of its live nodes, when
+ * a fifth of them are dead. With VECDB_THREADS_NONE graphs are built by vecdb_index_wait only.
+ *
+ * Costs: an insertion is 60 us (128 dimensions) to 300 us (1,536) of one processor. A seal reads all links once.
+ */
+#include "database.h"
+
+#include <assert.h>
+#include <signal.h>
+
+/* The thread is woken when so many rows are not covered: a scan of them takes as long as a few walks. */
+#define LAG_ROWS 1000u
+#define SWEEP_SHARE 0.2
+#define SEAL_SHARE 0.1 /* of new rows since the last seal */
+#define SAMPLE_ROWS 2048u
+#define SEED UINT64_C(0x76656364622d6877)
+
+/* ------------------------------------------------------------------ what serves */
+
+static struct vdb_index *find_index(vecdb_collection *collection, uint64_t field)
+{
+    for (struct vdb_index *index = collection->indexes.first; index; index = index->next)
+        if (index->field == field)
+            return index;
+    return NULL;
+}
+
+static struct vdb_served *new_served(vecdb *db, struct vdb_graph *graph)
+{
+    struct vdb_served *served = vdb_alloc_zero(&db->memory, sizeof *served);
+    if (served) {
+        atomic_init(&served->references, 1);
+        served->memory = &db->memory;
+        served->graph = graph;
+    }
+    return served;
+}
+
+/* Let `graph` (whose reference is taken over, also on failure) serve a field, with a curve or (NULL) the one that
+ * served so far. Holds build_lock. */
+static int serve(vecdb_collection *collection, uint64_t field, uint64_t store, struct vdb_graph *graph,
+                 const struct vdb_calibration *curve, vecdb_error *err)
+{
+    vecdb *db = collection->db;
+    struct vdb_index *index = find_index(collection, field), *made = NULL; /* only changed under build_lock */
+    struct vdb_served *served = new_served(db, graph), *old = NULL;
+    if (served && !index)
+        made = vdb_alloc_zero(&db->memory, sizeof *made);
+    if (!served || (!index && !made)) {
+        vdb_graph_release(graph);
+        vdb_free(&db->memory, served);
+        return vdb_fail_memory(err, sizeof *served);
+    }
+    const struct vdb_served *before = index && index->store == store ? index->served : NULL;
+    if (curve)
+        served->curve = *curve;
+    else if (before)
+        served->curve = before->curve;
+    served->has_curve = curve || (before && before->has_curve);
+    atomic_init(&served->n_dead_seen, before ? atomic_load(&before->n_dead_seen) : 0);
+    pthread_mutex_lock(&collection->indexes.lock);
+    if (!index) {
+        index = made;
+        index->field = field;
+        index->next = collection->indexes.first;
+        collection->indexes.first = index;
+    }
+    if (index->store != store)
+        index->sealed_end = 0;
+    index->store = store;
+    old = index->served;
+    index->served = served;
+    pthread_mutex_unlock(&collection->indexes.lock);
+    vdb_served_release(old);
+    return VECDB_OK;
+}
+
+static void forget(vecdb_collection *collection, uint64_t field)
+{
+    struct vdb_index *found = NULL;
+    pthread_mutex_lock(&collection->indexes.lock);
+    for (struct vdb_index **link = &collection->indexes.first; *link && !found; link = found ? link : &(*link)->next)
+        if ((*link)->field == field) {
+            found = *link;
+            *link = found->next;
+        }
+    pthread_mutex_unlock(&collection->indexes.lock);
+    if (found) {
+        vdb_served_release(found->served);
+        vdb_free(&collection->db->memory, found);
+    }
+}
+
+/* ------------------------------------------------------------------ one round */
+
+struct round {
+    vecdb_collection *collection;
+    const struct vdb_index_build *how;
+    struct vdb_view *view;
+    const struct vdb_view_field *field;
+    struct vdb_graph *graph; /* borrowed of what serves */
+    struct vdb_graph_insert insert;
+    uint64_t n_total; /* rows of the field */
+};
+
+/* Rows taken evenly from all blocks, in the field's type. `rows` has room for SAMPLE_ROWS. */
+static int take_sample(const struct vdb_view_field *field, unsigned char *rows, uint32_t *n_rows, vecdb_error *err)
+{
+    struct vdb_view_blocks source;
+    struct vdb_blocks blocks;
+    vdb_view_get_blocks(&source, field, &blocks);
+    size_t n_used = blocks.n_blocks < 64 ? blocks.n_blocks : 64;
+    uint32_t n = 0, most = n_used ? SAMPLE_ROWS / (uint32_t)n_used : 0;
+    for (size_t i = 0; i < n_used; i++) {
+        struct vdb_block block;
+        int status = blocks.pin(blocks.context, i * blocks.n_blocks / n_used, &block, err);
+        if (status)
+            return status;
+        uint32_t step = block.n_rows > most ? block.n_rows / most : 1;
+        for (uint32_t row = 0, k = 0; row < block.n_rows && k < most; row += step, k++, n++)
+            vdb_view_copy_row(field, &block, row, rows + n * field->vector_bytes);
+        blocks.unpin(blocks.context, &block);
+    }
+    *n_rows = n;
+    return VECDB_OK;
+}
+
+static int begin_graph(struct round *round, vecdb_error *err)
+{
+    vecdb *db = round->collection->db;
+    const struct vdb_view_field *field = round->field;
+    unsigned char *rows = vdb_alloc_aligned(&db->memory, SAMPLE_ROWS * field->vector_bytes);
+    uint32_t n_rows = 0;
+    struct vdb_graph *graph = NULL;
+    if (!rows)
+        return vdb_fail_memory(err, SAMPLE_ROWS * field->vector_bytes);
+    int status = take_sample(field, rows, &n_rows, err);
+    struct vdb_run run = {0, 0};
+    struct vdb_block sample = {.rows = rows,
+                               .stride = field->vector_bytes,
+                               .n_rows = n_rows,
+                               .type = field->row.type,
+                               .n_runs = 1,
+                               .runs = &run};
+    struct vdb_graph_options options = {.memory = &db->memory,
+                                        .kernels = db->kernels,
+                                        .metric = field->row.metric,
+                                        .type = field->row.type,
+                                        .dimension = field->row.dimension,
+                                        .seed = SEED};
+    uint64_t capacity = round->n_total + round->n_total / 8 + 1024;
+    if (!status)
+        status = vdb_graph_new(&options, capacity < INT32_MAX ? (uint32_t)capacity : INT32_MAX, &sample, &graph, err);
+    vdb_free_aligned(&db->memory, rows);
+    if (!status)
+        status = serve(round->collection, field->row.id, round->view->row.store, graph, NULL, err);
+    if (!status)
+        round->graph = graph;
+    return status;
+}
+
+/* A larger copy takes the graph's place. */
+static int grow(struct round *round, vecdb_error *err)
+{
+    struct vdb_graph_info info;
+    struct vdb_graph *copy;
+    vdb_graph_describe(round->graph, &info);
+    uint64_t capacity = (uint64_t)info.capacity + info.capacity / 2 + 1024;
+    int status = vdb_graph_copy(round->graph, capacity < INT32_MAX ? (uint32_t)capacity : INT32_MAX, &copy, err);
+    if (!status)
+        status = serve(round->collection, round->field->row.id, round->view->row.store, copy, NULL, err);
+    if (!status)
+        round->graph = copy;
+    return status;
+}
+
+/* The first row of a block whose slot is not below `slot`. */
+static uint32_t first_row(const struct vdb_block *block, uint32_t slot)
+{
+    uint32_t low = 0, high = block->n_rows;
+    while (low < high) {
+        uint32_t middle = low + (high - low) / 2;
+        if (vdb_block_slot(block, middle) < slot)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return low;
+}
+
+static int insert_block(struct round *round, const struct vdb_block *block, vecdb_error *err)
+{
+    for (;;) {
+        uint32_t first = first_row(block, vdb_graph_end(round->graph));
+        if (first == block->n_rows)
+            return VECDB_OK;
+        int status = vdb_graph_insert(round->graph, block, first, block->n_rows - first, &round->insert, err);
+        if (status == VECDB_FULL)
+            status = grow(round, err);
+        if (status)
+            return status;
+    }
+}
+
+static int insert_rows(struct round *round, vecdb_error *err)
+{
+    struct vdb_view_blocks source;
+    struct vdb_blocks blocks;
+    uint32_t first_slot;
+    int status = VECDB_OK;
+    vdb_view_get_blocks_from(&source, round->field, vdb_graph_end(round->graph), &blocks, &first_slot);
+    for (size_t i = 0; i < blocks.n_blocks && !status; i++) {
+        struct vdb_block block;
+        if ((status = blocks.pin(blocks.context, i, &block, err)))
+            break;
+        status = insert_block(round, &block, err);
+        blocks.unpin(blocks.context, &block);
+        if (!status && round->how->report) {
+            uint64_t n_left = vdb_view_count_rows_from(round->field, vdb_graph_end(round->graph));
+            status = round->how->report(round->how->report_context, round->n_total - n_left, round->n_total, err);
+        } else if (!status) {
+            status = vdb_stop_check(round->how->stop, err);
+        }
+    }
+    if (!status && vdb_graph_end(round->graph) < round->view->row.next_slot)
+        vdb_graph_set_end(round->graph, (uint32_t)round->view->row.next_slot);
+    return status;
+}
+
+/* Live rows below the graph's end, at most. The catalog forgets a dead slot when no page holds it any more, the graph
+ * does not: so what is dead in it is told by what is alive. */
+static uint64_t most_live(const struct vdb_view *view, const struct vdb_view_field *field, uint32_t end)
+{
+    uint64_t n_rows = field->n_paged_rows + field->n_tail_rows, n_behind = vdb_view_count_rows_from(field, end);
+    uint64_t n_dead = 0;
+    if (vdb_view_count_dead(view, field, NULL, &n_dead, NULL))
+        n_dead = 0;
+    n_rows -= n_behind < n_rows ? n_behind : n_rows;
+    return n_rows > n_dead ? n_rows - n_dead : 0;
+}
+
+static bool sweep_is_due(const struct vdb_graph *graph, const struct vdb_view *view,
+                         const struct vdb_view_field *field)
+{
+    struct vdb_graph_info info;
+    vdb_graph_describe(graph, &info);
+    uint64_t n_live = most_live(view, field, info.end);
+    return n_live < info.n_slots && (double)(info.n_slots - n_live) > SWEEP_SHARE * (double)info.n_slots;
+}
+
+/* The dead that are known of now are no reason for another look. */
+static void note_dead(const struct round *round)
+{
+    struct vdb_index *index = find_index(round->collection, round->field->row.id);
+    uint32_t end = vdb_graph_end(round->graph);
+    atomic_store(&index->served->n_dead_seen, vdb_slots_count_range(round->view->dead->set, 0, end));
+}
+
+/* Have so many slots died since the last look that a sweep may be due? */
+static bool has_new_dead(struct vdb_served *served, const struct vdb_view *view)
+{
+    struct vdb_graph_info info;
+    vdb_graph_describe(served->graph, &info);
+    uint64_t n_dead = vdb_slots_count_range(view->dead->set, 0, info.end);
+    uint64_t n_seen = atomic_load(&served->n_dead_seen);
+    if (n_dead < n_seen) /* some were forgotten */
+        atomic_store(&served->n_dead_seen, n_seen = n_dead);
+    return (double)(n_dead - n_seen) > SWEEP_SHARE * (double)info.n_slots;
+}
+
+/* All slots below `end` but those of live rows. */
+static int collect_gone(const struct round *round, uint32_t end, struct vdb_slots **gone, vecdb_error *err)
+{
+    const struct vdb_slots *dead = round->view->dead->set;
+    struct vdb_view_blocks source;
+    struct vdb_blocks blocks;
+    struct vdb_slots *set = vdb_slots_new();
+    uint64_t next = 0; /* the first slot that no row was seen for */
+    if (!set)
+        return vdb_fail_memory(err, end / 8);
+    vdb_view_get_blocks(&source, round->field, &blocks);
+    for (size_t i = 0; i < blocks.n_blocks && next < end; i++) {
+        struct vdb_block block;
+        int status = blocks.pin(blocks.context, i, &block, err);
+        if (status) {
+            vdb_slots_free(set);
+            return status;
+        }
+        for (uint32_t row = 0; row < block.n_rows && next < end; row++) {
+            uint64_t slot = vdb_block_slot(&block, row), first = next;
+            next = slot + 1;
+            if (slot < end && vdb_slots_has(dead, (uint32_t)slot))
+                slot++; /* itself, too */
+            slot = slot < end ? slot : end;
+            if (slot > first)
+                vdb_slots_add_range(set, (uint32_t)first, slot - first);
+        }
+        blocks.unpin(blocks.context, &block);
+    }
+    if (next < end)
+        vdb_slots_add_range(set, (uint32_t)next, end - next);
+    *gone = set;
+    return VECDB_OK;
+}
+
+static int sweep_if_due(struct round *round, vecdb_error *err)
+{
+    struct vdb_graph *swept;
+    struct vdb_slots *gone = NULL;
+    bool is_due = sweep_is_due(round->graph, round->view, round->field);
+    note_dead(round);
+    if (!is_due)
+        return VECDB_OK;
+    int status = collect_gone(round, vdb_graph_end(round->graph), &gone, err);
+    if (status)
+        return status;
+    status = vdb_graph_sweep(round->graph, gone, &round->insert, &swept, err);
+    vdb_slots_free(gone);
+    if (!status)
+        status = serve(round->collection, round->field->row.id, round->view->row.store, swept, NULL, err);
+    if (!status)
+        round->graph = swept;
+    return status;
+}
+
+static int seal_if_due(struct round *round, vecdb_error *err)
+{
+    struct vdb_index *index = find_index(round->collection, round->field->row.id);
+    uint32_t end = vdb_graph_end(round->graph);
+    assert(index);
+    if (end == index->sealed_end || (double)(end - index->sealed_end) < SEAL_SHARE * (double)end)
+        return VECDB_OK;
+    int status = vdb_graph_seal(round->graph, &round->insert, err);
+    if (!status)
+        index->sealed_end = end;
+    return status;
+}
+
+static int calibrate_if_due(struct round *round, vecdb_error *err)
+{
+    vecdb *db = round->collection->db;
+    const struct vdb_view_field *field = round->field;
+    struct vdb_index *index = find_index(round->collection, field->row.id);
+    uint64_t n_dead = vdb_slots_count(round->view->dead->set);
+    uint64_t n_live = round->n_total > n_dead ? round->n_total - n_dead : 0;
+    const struct vdb_calibration *old = index->served->has_curve ? &index->served->curve : NULL;
+    uint64_t before = old ? old->n_vectors : 0;
+    uint64_t n_more = n_live > before ? n_live - before : 0, n_less = before > n_live ? before - n_live : 0;
+    if (old && !vdb_calibration_stale(old, n_more, n_less))
+        return VECDB_OK;
+    /* Measuring is not to take longer than building has. */
+    uint32_t n_samples = n_live / 100 < VDB_CALIBRATION_LEAST     ? VDB_CALIBRATION_LEAST
+                         : n_live / 100 < VDB_CALIBRATION_SAMPLES ? (uint32_t)(n_live / 100)
+                                                                  : VDB_CALIBRATION_SAMPLES;
+    struct vdb_view_blocks for_blocks, for_rows;
+    struct vdb_blocks blocks;
+    struct vdb_rows rows;
+    struct vdb_calibration curve;
+    vdb_view_get_blocks(&for_blocks, field, &blocks);
+    vdb_view_get_rows(&for_rows, field, &rows);
+    struct vdb_search search = {.kernels = db->kernels,
+                                .memory = &db->memory,
+                                .pool = round->insert.pool,
+                                .n_threads = round->insert.n_threads,
+                                .metric = field->row.metric,
+                                .type = field->row.type,
+                                .dimension = field->row.dimension,
+                                .dead = round->view->dead->set,
+                                .stop = vdb_stop_check,
+                                .stop_context = round->how->stop};
+    struct vdb_calibrate how = {.graph = round->graph,
+                                .search = &search,
+                                .blocks = &blocks,
+                                .rows = &rows,
+                                .end_slot = (uint32_t)round->view->row.next_slot,
+                                .seed = SEED,
+                                .n_samples = n_samples};
+    int status = vdb_calibrate(&how, &curve, err);
+    if (!status)
+        status = serve(round->collection, field->row.id, round->view->row.store, vdb_graph_retain(round->graph), &curve,
+                       err);
+    return status;
+}
+
+/* Bring the graph up to one view. *n_left: rows that a newer view shows. */
+static int build_round(struct round *round, vecdb_error *err)
+{
+    const struct vdb_index *index = find_index(round->collection, round->field->row.id);
+    int status = VECDB_OK;
+    round->n_total = round->field->n_paged_rows + round->field->n_tail_rows;
+    if (index && index->store == round->view->row.store)
+        round->graph = index->served->graph;
+    else if (round->n_total < VDB_INDEX_LEAST_ROWS)
+        return VECDB_OK;
+    else
+        status = begin_graph(round, err);
+    if (!status)
+        status = sweep_if_due(round, err);
+    if (!status)
+        status = insert_rows(round, err);
+    if (!status)
+        status = seal_if_due(round, err);
+    return status ? status : calibrate_if_due(round, err);
+}
+
+static const struct vdb_view_field *field_of(const struct vdb_view *view, uint64_t id)
+{
+    for (size_t i = 0; i < view->n_fields; i++)
+        if (view->fields[i].row.id == id)
+            return &view->fields[i];
+    return NULL;
+}
+
+/* Rows of a view that the graph (NULL: none) does not cover. */
+static uint64_t count_missing(const struct vdb_served *served, const struct vdb_view *view,
+                              const struct vdb_view_field *field)
+{
+    uint64_t n = field->n_paged_rows + field->n_tail_rows;
+    if (!served)
+        return n < VDB_INDEX_LEAST_ROWS ? 0 : n;
+    uint32_t end = vdb_graph_end(served->graph);
+    return end >= view->row.next_slot ? 0 : vdb_view_count_rows_from(field, end);
+}
+
+static int build(vecdb_collection *collection, const struct vdb_index_build *how, vecdb_error *err)
+{
+    for (bool is_first = true;; is_first = false) {
+        struct round round = {.collection = collection, .how = how};
+        uint64_t sequence;
+        int status = vdb_view_acquire(collection, &round.view, NULL, &sequence, err);
+        if (status)
+            return status;
+        round.field = field_of(round.view, how->field);
+        if (!round.field || !vdb_index_wanted(round.field)) {
+            forget(collection, how->field);
+            vdb_view_release(round.view);
+            return VECDB_OK;
+        }
+        struct vdb_served *served = vdb_index_get(collection, round.view, round.field);
+        uint64_t n_missing = count_missing(served, round.view, round.field);
+        vdb_served_release(served);
+        if (!is_first && n_missing < how->least) {
+            vdb_view_release(round.view);
+            return VECDB_OK;
+        }
+        round.insert = (struct vdb_graph_insert){.dead = round.view->dead->set,
+                                                 .pool = how->n_threads > 1 ? collection->db->pool : NULL,
+                                                 .n_threads = how->n_threads,
+                                                 .stop = vdb_stop_check,
+                                                 .stop_context = how->stop};
+        status = build_round(&round, err);
+        vdb_view_release(round.view);
+        if (status)
+            return status;
+    }
+}
+
+int vdb_index_build(vecdb_collection *collection, const struct vdb_index_build *how, vecdb_error *err)
+{
+    struct vdb_indexer *indexer = &collection->db->indexer;
+    pthread_mutex_lock(&indexer->build_lock);
+    atomic_fetch_add(&collection->indexes.n_building, 1);
+    int status = build(collection, how, err);
+    atomic_fetch_sub(&collection->indexes.n_building, 1);
+    pthread_mutex_unlock(&indexer->build_lock);
+    return status;
+}
+
+/* ------------------------------------------------------------------ the thread */
+
+static vecdb_collection *first_collection(vecdb *db)
+{
+    pthread_mutex_lock(&db->lock);
+    vecdb_collection *first = db->collections; /* handles are only ever put in front of it */
+    pthread_mutex_unlock(&db->lock);
+    return first;
+}
+
+static bool must_end(struct vdb_indexer *indexer)
+{
+    pthread_mutex_lock(&indexer->lock);
+    bool ends = indexer->ends;
+    pthread_mutex_unlock(&indexer->lock);
+    return ends;
+}
+
+static bool has_index(vecdb_collection *collection, uint64_t field)
+{
+    pthread_mutex_lock(&collection->indexes.lock);
+    bool has_one = find_index(collection, field);
+    pthread_mutex_unlock(&collection->indexes.lock);
+    return has_one;
+}
+
+static int build_collection(vecdb_collection *collection, struct vdb_stop *stop, vecdb_error *err)
+{
+    struct vdb_view *view;
+    uint64_t sequence;
+    int status = vdb_view_acquire(collection, &view, NULL, &sequence, err);
+    if (status)
+        return status == VECDB_NOT_FOUND ? VECDB_OK : status; /* dropped */
+    for (size_t i = 0; i < view->n_fields && !status; i++) {
+        struct vdb_index_build how = {
+            .field = view->fields[i].row.id, .least = LAG_ROWS, .n_threads = 1, .stop = stop};
+        if (vdb_index_wanted(&view->fields[i]) || has_index(collection, how.field))
+            status = vdb_index_build(collection, &how, err);
+    }
+    vdb_view_release(view);
+    return status == VECDB_NOT_FOUND ? VECDB_OK : status;
+}
+
+static void *work(void *context)
+{
+    vecdb *db = context;
+    struct vdb_indexer *indexer = &db->indexer;
+    pthread_mutex_lock(&indexer->lock);
+    for (;;) {
+        while (!indexer->has_work && !indexer->ends)
+            pthread_cond_wait(&indexer->wakes, &indexer->lock);
+        if (indexer->ends)
+            break;
+        indexer->has_work = false;
+        pthread_mutex_unlock(&indexer->lock);
+        struct vdb_stop stop;
+        vdb_stop_init(&stop, db, 0);
+        for (vecdb_collection *c = first_collection(db); c && !must_end(indexer); c = c->next) {
+            vecdb_error err = VECDB_ERROR_INIT;
+            int status = build_collection(c, &stop, &err);
+            if (status && status != VECDB_INTERRUPTED) {
+                err.status = status;
+                vdb_maintain_failed(db, &err);
+            }
+        }
+        pthread_mutex_lock(&indexer->lock);
+    }
+    pthread_mutex_unlock(&indexer->lock);
+    return NULL;
+}
+
+void vdb_index_notice(vecdb_collection *collection, const struct vdb_view *view)
+{
+    vecdb *db = collection->db;
+    struct vdb_indexer *indexer = &db->indexer;
+    bool is_due = false;
+    if (db->options.threads == VECDB_THREADS_NONE)
+        return;
+    for (size_t i = 0; i < view->n_fields && !is_due; i++)
+        if (vdb_index_wanted(&view->fields[i])) {
+            struct vdb_served *served = vdb_index_get(collection, view, &view->fields[i]);
+            is_due = count_missing(served, view, &view->fields[i]) >= LAG_ROWS;
+            is_due |= served && has_new_dead(served, view);
+            vdb_served_release(served);
+        }
+    if (!is_due)
+        return;
+    pthread_mutex_lock(&indexer->lock);
+    /* Not for the thread's own views: what failed would be tried again at once, for ever. */
+    if (!indexer->ends && !(indexer->has_thread && pthread_equal(indexer->thread, pthread_self()))) {
+        indexer->has_work = true;
+        if (!indexer->has_thread) {
+            sigset_t all, old;
+            sigfillset(&all);
+            pthread_sigmask(SIG_SETMASK, &all, &old); /* the application's handlers run in its own threads */
+            indexer->has_thread = !pthread_create(&indexer->thread, NULL, work, db);
+            pthread_sigmask(SIG_SETMASK, &old, NULL);
+        }
+        pthread_cond_signal(&indexer->wakes);
+    }
+    pthread_mutex_unlock(&indexer->lock);
+}
+
+void vdb_indexer_init(struct vdb_indexer *indexer)
+{
+    pthread_mutex_init(&indexer->build_lock, NULL);
+    pthread_mutex_init(&indexer->lock, NULL);
+    pthread_cond_init(&indexer->wakes, NULL);
+}
+
+void vdb_indexer_stop(vecdb *db)
+{
+    struct vdb_indexer *indexer = &db->indexer;
+    pthread_mutex_lock(&indexer->lock);
+    indexer->ends = true;
+    bool has_thread = indexer->has_thread;
+    pthread_cond_signal(&indexer->wakes);
+    pthread_mutex_unlock(&indexer->lock);
+    if (has_thread) {
+        vecdb_interrupt(db);
+        pthread_join(indexer->thread, NULL);
+    }
+    indexer->has_thread = false;
+}
+
+void vdb_indexer_release(vecdb *db)
+{
+    struct vdb_indexer *indexer = &db->indexer;
+    for (size_t i = 0; i < indexer->n_scratches; i++)
+        vdb_graph_scratch_free(indexer->scratches[i]);
+    pthread_cond_destroy(&indexer->wakes);
+    pthread_mutex_destroy(&indexer->lock);
+    pthread_mutex_destroy(&indexer->build_lock);
+}
