@@ -471,6 +471,7 @@ static void check_recall(int metric, int type, uint32_t dimension, uint32_t n_ro
 {
     struct world world;
     vecdb_error err = {0};
+    test_time_limit(600); /* under a thread sanitizer, beside other work */
     world_new(&world, metric, type, dimension, n_rows, test_seed());
     struct vdb_graph *graph = graph_of(&world), *swept;
     CHECK_INT(vdb_graph_end(graph), world.slots[n_rows - 1] + 1);
