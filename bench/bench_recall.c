@@ -5,8 +5,8 @@
  *     build/plain/bench/bench_recall [-n ROWS] [-q QUERIES] [-d] [DATA_FOLDER] [SET...]
  *
  * Sets: glove sift200k mnist docs. A graph of the set (DATA_FOLDER, else $VECDB_DATA, else ../shared/data) is built and
- * calibrated: by its stored vectors alone. Then the set's own queries ask for recall .90, .95 and .99 with k = 1, 10 and
- * 100. Printed are
+ * calibrated: by its stored vectors alone. Then the set's own queries ask for recall .90, .95 and .99 with k = 1, 10
+ * and 100. Printed are
  *     asked, got       recall against exact search
  *     QPS              queries a second of this thread's processor time
  *     best, its ef     those of the best fixed effort that reaches the recall asked for, from a grid of ef and of
