@@ -367,6 +367,12 @@ uint32_t vdb_graph_node_slot(const struct vdb_graph *graph, uint32_t node)
     return graph->slots[node];
 }
 
+uint64_t vdb_graph_count_slots(const struct vdb_graph *graph)
+{
+    uint64_t n_nodes = atomic_load_explicit(&graph->n_nodes, memory_order_acquire);
+    return n_nodes + atomic_load_explicit(&graph->n_entries, memory_order_acquire);
+}
+
 void vdb_graph_describe(const struct vdb_graph *graph, struct vdb_graph_info *info)
 {
     uint32_t n = atomic_load_explicit(&graph->n_nodes, memory_order_acquire);

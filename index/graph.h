@@ -84,7 +84,8 @@ struct vdb_graph_info {
     uint64_t bytes_building; /* of these, what seal gives back */
     uint64_t changes;       /* grows with every change: for who publishes it */
 };
-void vdb_graph_describe(const struct vdb_graph *graph, struct vdb_graph_info *info);
+void vdb_graph_describe(const struct vdb_graph *graph, struct vdb_graph_info *info); /* reads all links */
+uint64_t vdb_graph_count_slots(const struct vdb_graph *graph); /* n_slots alone: at once */
 
 /* The first slot of a node below n_nodes. */
 uint32_t vdb_graph_node_slot(const struct vdb_graph *graph, uint32_t node);

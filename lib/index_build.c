@@ -255,10 +255,8 @@ static uint64_t most_live(const struct vdb_view *view, const struct vdb_view_fie
 static bool sweep_is_due(const struct vdb_graph *graph, const struct vdb_view *view,
                          const struct vdb_view_field *field)
 {
-    struct vdb_graph_info info;
-    vdb_graph_describe(graph, &info);
-    uint64_t n_live = most_live(view, field, info.end);
-    return n_live < info.n_slots && (double)(info.n_slots - n_live) > SWEEP_SHARE * (double)info.n_slots;
+    uint64_t n_slots = vdb_graph_count_slots(graph), n_live = most_live(view, field, vdb_graph_end(graph));
+    return n_live < n_slots && (double)(n_slots - n_live) > SWEEP_SHARE * (double)n_slots;
 }
 
 /* The dead that are known of now are no reason for another look. */
@@ -272,13 +270,11 @@ static void note_dead(const struct round *round)
 /* Have so many slots died since the last look that a sweep may be due? */
 static bool has_new_dead(struct vdb_served *served, const struct vdb_view *view)
 {
-    struct vdb_graph_info info;
-    vdb_graph_describe(served->graph, &info);
-    uint64_t n_dead = vdb_slots_count_range(view->dead->set, 0, info.end);
+    uint64_t n_dead = vdb_slots_count_range(view->dead->set, 0, vdb_graph_end(served->graph));
     uint64_t n_seen = atomic_load(&served->n_dead_seen);
     if (n_dead < n_seen) /* some were forgotten */
         atomic_store(&served->n_dead_seen, n_seen = n_dead);
-    return (double)(n_dead - n_seen) > SWEEP_SHARE * (double)info.n_slots;
+    return (double)(n_dead - n_seen) > SWEEP_SHARE * (double)vdb_graph_count_slots(served->graph);
 }
 
 /* All slots below `end` but those of live rows. */

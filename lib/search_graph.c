@@ -137,15 +137,13 @@ static int join(struct graph_job *job, const struct vdb_answer *scan, struct vdb
 
 static void make_plan(const struct vdb_graph_request *request, uint32_t k, struct vdb_plan *plan)
 {
-    struct vdb_graph_info info;
     const struct vdb_calibration *curve = request->served->has_curve ? &request->served->curve : NULL;
     if (request->ef) {
         vdb_plan_of_ef(k, request->ef, plan);
         return;
     }
-    vdb_graph_describe(request->served->graph, &info);
-    vdb_calibration_plan(curve, k, request->recall > 0 ? (double)request->recall : VDB_DEFAULT_RECALL, info.n_slots,
-                         plan);
+    vdb_calibration_plan(curve, k, request->recall > 0 ? (double)request->recall : VDB_DEFAULT_RECALL,
+                         vdb_graph_count_slots(request->served->graph), plan);
 }
 
 int vdb_search_graph(struct vdb_graph_request *request, const struct vdb_search *search, struct vdb_answer *answer,
