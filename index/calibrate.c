@@ -47,6 +47,8 @@
 #define TRUTH_K (MOST_K + 12) /* the vector itself, and some copies of it */
 #define LADDER 1.25           /* ef of one step to that of the next: recall is smooth between them */
 #define ENOUGH .9985          /* nothing more is measured above it: nothing more can be asked for */
+#define RISE .0004            /* a sample's recall moves by less than that where nothing more is found */
+#define MOST_STEPS 20         /* no ef above 20 k + 1000 is tried: scanning is not far then */
 #define FAR_SHARE .90         /* of the sample is not far */
 #define BEYOND_SHARE .99
 #define CANDIDATE_TRIES 16    /* nodes of a stretch that are looked at for a live one */
@@ -272,6 +274,16 @@ static bool find_limits(struct measuring *m, struct vdb_calibration_band *band, 
     return isfinite(band->far_distance) && isfinite(band->beyond_distance);
 }
 
+/* Two steps that found nothing more: what is still missed is missed by the codes, not by the walk. */
+static bool no_longer_rises(const struct vdb_calibration_band *band)
+{
+    if (band->n_points < 3)
+        return false;
+    const struct vdb_calibration_point *last = &band->points[band->n_points - 1], *before = last - 2;
+    return last->near_recall > .9f && last->near_recall - before->near_recall < (float)RISE &&
+           last->far_recall - before->far_recall < (float)RISE;
+}
+
 static int measure_band(struct measuring *m, struct vdb_calibration_band *band, uint32_t k, uint64_t n_vectors,
                         vecdb_error *err)
 {
@@ -285,7 +297,8 @@ static int measure_band(struct measuring *m, struct vdb_calibration_band *band, 
         if (status)
             return status;
         band->n_points++;
-        if ((point->near_recall >= (float)ENOUGH && point->far_recall >= (float)ENOUGH) || ef > (double)n_vectors / 2)
+        bool is_enough = point->near_recall >= (float)ENOUGH && point->far_recall >= (float)ENOUGH;
+        if (is_enough || no_longer_rises(band) || ef > MOST_STEPS * k + 1000.0 || ef > (double)n_vectors / 2)
             break;
     }
     return VECDB_OK;

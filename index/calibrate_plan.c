@@ -24,14 +24,15 @@
 #define WORTH 1.35        /* a second search has at least so many times the ef of the first */
 #define LAST_STEPS 2      /* ef above the last point: at most so many times the last */
 #define STALE_SHARE .2
-#define DEFAULT_RERANK 8u /* see rerank_of */
+#define LEAST_RERANK 8u /* see rerank_of */
 
 /* ------------------------------------------------------------------ efforts */
 
-/* How many exact distances. Codes of 4 bits put the true k nearest among their best 1.5 k + 8 (bench_recall). */
+/* How many exact distances. Codes of 4 bits put most of the true k nearest among their best 1.5 k + 8; where a wide
+ * walk is needed more candidates are alike, and the eighth part of it is looked at beyond. */
 static uint32_t rerank_of(uint32_t k, uint32_t ef)
 {
-    uint64_t n = (uint64_t)k + k / 2 + DEFAULT_RERANK;
+    uint64_t n = (uint64_t)k + k / 2 + LEAST_RERANK + ef / 8;
     return n < ef ? (uint32_t)n : ef < k ? k : ef;
 }
 
