@@ -32,7 +32,8 @@ TOOL const char *place(const char *name)
 
 #define PLENTY 1000000 /* allocations that no call comes to */
 
-/* Open the database with an allocator that fails once `failing->left` is set to less than PLENTY; `memory` lives as long. */
+/* Open the database with an allocator that fails once `failing->left` is set to less than PLENTY; `memory` lives as
+ * long. */
 TOOL vecdb *open_failing(const char *path, struct failing *failing, struct vdb_memory *memory, vecdb_options *options)
 {
     vecdb_error err = VECDB_ERROR_INIT;

@@ -392,8 +392,8 @@ TEST(a_name_that_ends_in_numbers_is_taken_only_as_it_is_written)
 {
     static const char *const others[] = {"snapshot-", "snapshot--1", "snapshot-+1", "snapshot- 1", "snapshot-01",
                                          "snapshot-1 ", "snapshot-1-", "snapshot-1-2", "snapshot-1x", "snapshot-0x1",
-                                         "snapshot-18446744073709551616", "snapshot-99999999999999999999999", "snapshot",
-                                         "snapshots-1", "Snapshot-1", "", "1"};
+                                         "snapshot-18446744073709551616", "snapshot-99999999999999999999999",
+                                         "snapshot", "snapshots-1", "Snapshot-1", "", "1"};
     uint64_t numbers[2];
     CHECK(vdb_name_numbers("snapshot-0", "snapshot-", numbers, 1) && numbers[0] == 0);
     CHECK(vdb_name_numbers("snapshot-120", "snapshot-", numbers, 1) && numbers[0] == 120);

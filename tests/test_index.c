@@ -311,21 +311,20 @@ TEST(wrong_recalls_are_refused_and_ef_is_taken)
 
 /* ------------------------------------------------------------------ at once */
 
-struct shared {
+struct searcher {
+    pthread_t thread;
     vecdb_collection *collection;
-    struct data *data;
-    _Atomic bool ends;
+    struct data data; /* its own numbers */
+    _Atomic bool *ends;
 };
 
 static void *search_on(void *context)
 {
-    struct shared *shared = context;
-    struct data own = *shared->data;
+    struct searcher *searcher = context;
     float vector[32];
-    own.random.state += 12345;
-    while (!atomic_load(&shared->ends)) {
-        next_vector(&own, vector);
-        vecdb_results *results = ask(shared->collection, &own, vector, 10, 0, 0.9f);
+    while (!atomic_load(searcher->ends)) {
+        next_vector(&searcher->data, vector);
+        vecdb_results *results = ask(searcher->collection, &searcher->data, vector, 10, 0, 0.9f);
         CHECK(vecdb_results_count(results) == 10);
         for (size_t i = 0; i < 10; i++)
             CHECK(vecdb_result_key(results, i).integer % 7 != 3 || vecdb_result_key(results, i).integer >= 3000);
@@ -346,10 +345,13 @@ TEST(searches_go_on_while_records_come_and_go_and_graphs_are_built)
         vecdb_key gone = VECDB_KEY_INT(key);
         CHECK_OK(err, vecdb_delete(collection, &gone, 1, NULL, &err));
     }
-    struct shared shared = {.collection = collection, .data = &data};
-    pthread_t threads[2];
-    for (int i = 0; i < 2; i++)
-        CHECK(!pthread_create(&threads[i], NULL, search_on, &shared));
+    _Atomic bool ends = false;
+    struct searcher searchers[2];
+    for (int i = 0; i < 2; i++) {
+        searchers[i] = (struct searcher){.collection = collection, .data = data, .ends = &ends};
+        searchers[i].data.random.state += 12345 + (uint64_t)i;
+        CHECK(!pthread_create(&searchers[i].thread, NULL, search_on, &searchers[i]));
+    }
     for (int i = 0; i < 12; i++) {
         put(&data, collection, 3000 + i * 300, 300);
         if (i % 4 == 3)
@@ -357,9 +359,9 @@ TEST(searches_go_on_while_records_come_and_go_and_graphs_are_built)
         if (i == 5)
             CHECK_OK(err, vecdb_compact(db, NULL, &err));
     }
-    atomic_store(&shared.ends, true);
+    atomic_store(&ends, true);
     for (int i = 0; i < 2; i++)
-        pthread_join(threads[i], NULL);
+        pthread_join(searchers[i].thread, NULL);
     CHECK(measure(collection, &data, 10, 0.95f, NULL) >= 0.9);
     vecdb_close(db);
     free(data.centres);
