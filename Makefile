@@ -267,9 +267,12 @@ golden: $B/tests/make_golden ## databases and answers of this format version, fo
 SITES := build/sites
 fault-sites: ## which call sites have failed in test_fault_sites, and which never (minutes)
 	+@$(MAKE) --no-print-directory B=$(SITES) CFLAGS='-O0 -g -fno-inline' $(SITES)/tests/test_fault_sites
-	@rm -f $(SITES)/stacks
-	@VECDB_TEST_ROUNDS=1 VECDB_FAULT_SITES=$(SITES)/stacks $(SITES)/tests/test_fault_sites
-	@tests/fault_sites.py $(SITES)/tests/test_fault_sites $(SITES)/stacks
+	@rm -f $(SITES)/failed
+	@tests/fault_sites.py wanted $(SITES)/tests/test_fault_sites >$(SITES)/wanted
+	@VECDB_TEST_SLOW=$${VECDB_TEST_SLOW:-10} VECDB_FAULT_WANTED=$(CURDIR)/$(SITES)/wanted \
+	    VECDB_FAULT_SITES=$(CURDIR)/$(SITES)/failed \
+	    $(SITES)/tests/test_fault_sites
+	@tests/fault_sites.py told $(SITES)/tests/test_fault_sites $(SITES)/failed
 layering: ## who includes whom, by the rule of lib/ARCHITECTURE.md
 	@tests/layering
 symbols: $B/libvecdb.a $B/libvecdb.so ## that the library exports vecdb_ names only

@@ -2,13 +2,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """tests/fault_sites.py - which call sites of the library have failed in a test, and which never
 
-    fault_sites.py PROGRAM STACKS        PROGRAM was built without optimisation, with debugging information;
-                                         STACKS is the file that VECDB_FAULT_SITES named (see inject.h)
+    fault_sites.py wanted PROGRAM            the addresses of all places, for VECDB_FAULT_WANTED (see inject.h)
+    fault_sites.py told PROGRAM FAILED       FAILED is the file that VECDB_FAULT_SITES named
+
+PROGRAM was built without optimisation, with debugging information.
 
 A site is a place in lib/, storage/ or index/ that asks for something it may not get: memory, a file, a statement of
-SQLite's. They are found in the text of the sources. A site has failed when its line is on the stack of a call that
-was made to fail. What never failed must be in the list of reasons below, and what is in the list must not have
-failed: then it does not belong there any more.
+SQLite's. They are found in the text of the sources; the calls in the program that belong to them, by their lines and
+by what they call. A site has failed when such a call was on the stack of one that was made to fail: of an allocation
+for a place that asks for memory, of a system call for one that touches files, of either for SQLite's. What never
+failed must be in the list of reasons below, and what is in the list must not have failed: then it does not belong
+there any more.
 
 The last line is "N passed, N failed, 0 skipped"; every site is a test.
 """
@@ -94,24 +98,49 @@ def find_sites():
     return sites
 
 
-def lines_that_failed(program, stacks):
-    addresses = set()
-    for line in pathlib.Path(stacks).read_text().splitlines():
-        addresses.update(line.split()[1:])
-    ordered = sorted(addresses)
-    run = subprocess.run(["addr2line", "-i", "-e", program], input="\n".join(ordered), text=True, capture_output=True,
-                         check=True)
-    failed = set()
-    for line in run.stdout.splitlines():
-        place = line.split(" ")[0]
-        file, _, number = place.rpartition(":")
-        if number.isdigit():
-            for folder in ("lib/base/", "lib/", "storage/", "index/"):
-                at = file.rfind("/" + folder)
-                if at >= 0 or file.startswith(folder):
-                    failed.add((file[at + 1:], int(number)))
-                    break
-    return failed
+def find_calls(program):
+    """Every call of the program in our folders: the address of its last byte -> file, line, what is called."""
+    listing = subprocess.run(["objdump", "-d", "--no-show-raw-insn", program], text=True, capture_output=True,
+                             check=True).stdout
+    called = {}
+    call = None
+    for line in listing.splitlines():
+        match = re.match(r"^ *([0-9a-f]+):\t(.*)", line)
+        if not match:
+            continue
+        if call is not None:
+            called[int(match[1], 16) - 1] = call
+            call = None
+        if match[2].startswith(("call ", "callq ")):
+            target = re.search(r"<([^>@]+)", match[2])
+            call = target[1] if target else "*"
+    run = subprocess.run(["addr2line", "-e", program], input="\n".join(hex(address) for address in called), text=True,
+                         capture_output=True, check=True)
+    calls = {}
+    for address, place in zip(called, run.stdout.splitlines(), strict=True):
+        file, _, number = place.split(" ")[0].rpartition(":")
+        for folder in ("lib/base/", "lib/", "storage/", "index/"):
+            at = file.rfind("/" + folder)
+            if number.isdigit() and (at >= 0 or file.startswith(folder)):
+                calls[address] = (file[at + 1:], int(number), called[address])
+                break
+    return calls
+
+
+def addresses_of(sites, calls):
+    """One list for each site: those calls on its lines that are of what it calls."""
+    by_line = {}
+    for address, (file, line, target) in calls.items():
+        by_line.setdefault((file, line), []).append((address, target))
+    found = []
+    for name, first, last, _, called, _ in sites:
+        targets = ("*",) if "->" in called else (called, called + "64")
+        for lines in (range(first, last + 1), [last + 1]): # that of a ?: may belong to the line of the :
+            own = [address for line in lines for address, target in by_line.get((name, line), []) if target in targets]
+            if own:
+                break
+        found.append(own)
+    return found
 
 
 def reason_for(site):
@@ -125,13 +154,20 @@ def reason_for(site):
 
 
 def main():
-    program, stacks = sys.argv[1:3]
-    failed = lines_that_failed(program, stacks)
+    command, program = sys.argv[1:3]
+    sites = find_sites()
+    addresses = addresses_of(sites, find_calls(program))
+    if command == "wanted":
+        kinds = {address: site[3] for site, own in zip(sites, addresses, strict=True) for address in own}
+        for address, kind in sorted(kinds.items()):
+            print(kind[0], f"{address:x}")
+        return 0
+    failed = {int(line.split()[1], 16) for line in pathlib.Path(sys.argv[3]).read_text().splitlines()}
     counts = {kind: [0, 0, 0] for kind in KINDS}
     wrong = []
-    for site in find_sites():
-        name, first, last, kind, called, text = site
-        has_failed = any((name, line) in failed for line in range(first, last + 1))
+    for site, own in zip(sites, addresses, strict=True):
+        name, first, _, kind, called, text = site
+        has_failed = any(address in failed for address in own)
         reason = reason_for(site)
         counts[kind][0] += 1
         counts[kind][1] += has_failed

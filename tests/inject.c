@@ -45,8 +45,20 @@ static const char *failed_name = "";
 static long *first_calls;
 static size_t n_sites, site_capacity;
 static uint64_t site_keys[MOST_SITES];
-static const void *addresses[MOST_SITES]; /* of all lives, for VECDB_FAULT_SITES */
-static size_t n_addresses, n_kept_addresses;
+
+/* The places of the record, in the order of their addresses. */
+struct place {
+    unsigned long address; /* of the call's last byte, from the start of the program */
+    char kind;             /* m: asks for memory, f: touches files, S: SQLite does either */
+    bool has_failed;
+    bool began[INJECT_WAYS];
+};
+static struct place *places; /* shared with the children of this process, each of which lives a life */
+static size_t n_places;
+static bool fails_new;
+static enum inject_way way_of_failing;
+static int n_new_failed; /* of this life */
+static atomic_flag places_busy = ATOMIC_FLAG_INIT;
 
 void inject_enter(void)
 {
@@ -76,13 +88,13 @@ void inject_begin(enum inject_what what, int os_error, long first, long n_failin
     n_in_a_row = n_failing;
     n_calls = 0;
     failed = false;
+    fails_new = false;
     first_calls = NULL;
 }
 
 void inject_watch(enum inject_what what, long *firsts, size_t capacity)
 {
     inject_begin(what, 0, 0, 0);
-    n_addresses = n_kept_addresses; /* a warming up is watched again */
     first_calls = firsts;
     site_capacity = capacity < MOST_SITES ? capacity : MOST_SITES;
     n_sites = 0;
@@ -92,7 +104,6 @@ size_t inject_end(void)
 {
     what_fails = INJECT_NOTHING;
     first_calls = NULL;
-    n_kept_addresses = n_addresses;
     return n_sites;
 }
 
@@ -114,31 +125,8 @@ static int walk(void **ours, int most)
     return n_ours;
 }
 
-/* Has this stack a call in it that no noted one had, in any life of this process? */
-static bool has_new_address(void)
-{
-    void *ours[DEPTH];
-    int n = walk(ours, DEPTH);
-    bool is_new = false;
-    for (int i = 0; i < n; i++) {
-        size_t j = 0;
-        while (j < n_addresses && addresses[j] != ours[i])
-            j++;
-        if (j == n_addresses && n_addresses < MOST_SITES) {
-            addresses[n_addresses++] = ours[i];
-            is_new = true;
-        }
-    }
-    return is_new;
-}
-
 static void note_site(const char *name, long number)
 {
-    if (getenv("VECDB_FAULT_SITES")) { /* what counts then is that every place in the sources has failed */
-        if (has_new_address() && n_sites < site_capacity)
-            first_calls[n_sites++] = number;
-        return;
-    }
     void *ours[KEY_FRAMES] = {NULL};
     walk(ours, KEY_FRAMES);
     uint64_t key = (uint64_t)(uintptr_t)name;
@@ -153,24 +141,95 @@ static void note_site(const char *name, long number)
     }
 }
 
-static void log_stack(const char *name)
+/* ------------------------------------------------------------------ the record */
+
+/* Lines of a kind and an address, sorted. */
+static void read_places(void)
 {
-    const char *path = getenv("VECDB_FAULT_SITES");
-    void *ours[DEPTH];
-    char line[DEPTH * 20 + 64];
-    if (!path)
-        return;
-    int n = walk(ours, DEPTH), used = snprintf(line, sizeof line, "%s", name);
-    for (int i = 0; i < n; i++)
-        used += snprintf(line + used, sizeof line - (size_t)used, " %lx",
-                         (unsigned long)((char *)ours[i] - &__executable_start - 1));
-    line[used++] = '\n';
+    FILE *file = fopen(getenv("VECDB_FAULT_WANTED"), "re");
+    char kind;
+    unsigned long address;
+    places = mmap(NULL, MOST_SITES * sizeof *places, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    while (file && places != MAP_FAILED && n_places < MOST_SITES && fscanf(file, " %c %lx", &kind, &address) == 2)
+        places[n_places++] = (struct place){.address = address, .kind = kind};
+    if (file)
+        fclose(file);
+}
+
+bool inject_records(void)
+{
+    bool records = getenv("VECDB_FAULT_WANTED") && getenv("VECDB_FAULT_SITES");
+    if (records && !places)
+        read_places();
+    return records;
+}
+
+void inject_begin_new(enum inject_what what, int os_error, enum inject_way way)
+{
+    inject_begin(what, os_error, 0, 0);
+    way_of_failing = way;
+    n_new_failed = 0;
+    fails_new = true;
+}
+
+static struct place *find_place(const void *return_address)
+{
+    unsigned long address = (unsigned long)((const char *)return_address - &__executable_start - 1);
+    size_t low = 0, high = n_places;
+    while (low < high) {
+        size_t middle = low + (high - low) / 2;
+        if (places[middle].address < address)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    bool counts = low < n_places && places[low].address == address &&
+                  (places[low].kind == 'S' || (places[low].kind == 'm') == (what_fails == INJECT_MEMORY));
+    return counts ? &places[low] : NULL;
+}
+
+static void log_place(const struct place *place, const char *name)
+{
+    char line[64];
+    int used = snprintf(line, sizeof line, "%s %lx\n", name, place->address);
     int (*real_open)(const char *, int, ...) = (int (*)(const char *, int, ...))dlsym(RTLD_NEXT, "open");
-    int fd = real_open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0666);
+    int fd = real_open(getenv("VECDB_FAULT_SITES"), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0666);
     if (fd >= 0 && write(fd, line, (size_t)used) < 0)
         used = 0;
     if (fd >= 0)
         close(fd);
+}
+
+/* Is this the call to fail, by where it comes from? */
+static bool is_new(const char *name)
+{
+    void *ours[DEPTH];
+    bool is_first = !n_new_failed, fails = !is_first && way_of_failing == INJECT_FOR_GOOD;
+    if (!is_first && way_of_failing == INJECT_ONCE)
+        return false;
+    if (n_new_failed > 1 && !fails)
+        return false;
+    int n = walk(ours, DEPTH);
+    while (atomic_flag_test_and_set(&places_busy))
+        ;
+    for (int i = 0; i < n && !fails; i++) {
+        struct place *place = find_place(ours[i]);
+        if (place)
+            fails = is_first && way_of_failing != INJECT_ONCE ? !place->began[way_of_failing] : !place->has_failed;
+    }
+    for (int i = 0; i < n && fails; i++) {
+        struct place *place = find_place(ours[i]);
+        if (!place)
+            continue;
+        if (is_first)
+            place->began[way_of_failing] = true;
+        if (!place->has_failed)
+            log_place(place, name);
+        place->has_failed = true;
+    }
+    n_new_failed += fails;
+    atomic_flag_clear(&places_busy);
+    return fails;
 }
 
 /* 0: go on. Else what to fail with. */
@@ -184,10 +243,9 @@ static __attribute__((noinline)) int ask(enum inject_what kind, const char *name
     long number = atomic_fetch_add(&n_calls, 1);
     if (first_calls)
         note_site(name, number);
-    else if (number >= first_failing && number < first_failing + n_in_a_row) {
+    else if (fails_new ? is_new(name) : number >= first_failing && number < first_failing + n_in_a_row) {
         failed = true;
         failed_name = name;
-        log_stack(name);
         answer = fail_with;
     }
     inside--;
@@ -370,6 +428,16 @@ void *mmap(void *address, size_t n, int protection, int flags, int fd, off_t off
 #pragma GCC visibility pop
 
 #else
+
+bool inject_records(void)
+{
+    return false;
+}
+
+void inject_begin_new(enum inject_what what, int os_error, enum inject_way way)
+{
+    (void)what, (void)os_error, (void)way;
+}
 
 void inject_begin(enum inject_what what, int os_error, long first, long n_failing)
 {

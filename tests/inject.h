@@ -7,9 +7,10 @@
  * puts around its calls of the library. Sites are told apart by who called: the nearest functions of ours on the
  * stack. To fail the first call of each site is to have every site fail once.
  *
- * With VECDB_FAULT_SITES=file the stack of every call that was failed is added to that file, for
- * tests/fault_sites.py to compare with the sources; and what is watched then is not every stack, but each that has
- * a call in it which none before had, in any life of the process: all places, not all ways to them.
+ * For the record of all places of the sources, VECDB_FAULT_WANTED names a file of their addresses, which
+ * tests/fault_sites.py wrote, and what is failed is added to the file that VECDB_FAULT_SITES names. No numbers of
+ * calls then: a life is lived again and again, and the first call fails that comes from a place that has not failed
+ * yet (inject_begin_new), until there is none.
  *
  * Not for sanitizers, which replace the same functions (INJECT_WORKS is 0 there).
  */
@@ -41,6 +42,16 @@ void inject_begin(enum inject_what what, int os_error, long first, long n_failin
 /* Nothing fails; *n_sites numbers of first calls, one for each site, are noted in `firsts`. */
 void inject_watch(enum inject_what what, long *firsts, size_t capacity);
 size_t inject_end(void); /* of watching: how many sites there were */
+
+/* How a life of the record goes wrong. Each way has places of its own that it began at. */
+enum inject_way {
+    INJECT_ONCE,     /* the first call from a place that no life failed at */
+    INJECT_FOR_GOOD, /* the first from a place that no such life began at, and all that follow */
+    INJECT_AGAIN,    /* the same, and of those that follow the first that no life failed at: places that clean up */
+    INJECT_WAYS
+};
+bool inject_records(void); /* is there a file of wanted places? It is read then, for this process and its children */
+void inject_begin_new(enum inject_what what, int os_error, enum inject_way way);
 
 void inject_enter(void);
 void inject_leave(void);
