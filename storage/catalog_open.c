@@ -22,7 +22,9 @@
  *   3. A read-only open writes no byte: read-only flags for the main file and the WAL, and shared memory by
  *      readonly_shm. Without the -shm file (a copy, a medium) SQLite cannot lock; when there is no WAL with
  *      content either the main file is all there is, and is opened `immutable`. A writer that comes later
- *      makes the -shm file first, and every read transaction looks for it.
+ *      makes the -shm file first. Every read transaction loads `durable`, takes lock S of `state`, looks for
+ *      that file, and begins: as long as it has the lock no checkpoint changes the main file beneath it, and
+ *      what is committed after it looked is in the WAL alone.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -544,23 +546,34 @@ static bool may_be_immutable(const struct vdb_catalog *catalog)
 }
 
 /* Somebody writes now: no more connections without locks. Those in use end with their transaction. */
-void vdb_catalog_test_immutable(struct vdb_catalog *catalog)
+static void end_immutable(struct vdb_catalog *catalog)
 {
     pthread_mutex_lock(&catalog->mutex);
-    if (catalog->immutable && !may_be_immutable(catalog)) {
+    struct vdb_connection *idle = catalog->immutable ? catalog->idle : NULL;
+    if (catalog->immutable) {
         catalog->immutable = false;
-        struct vdb_connection *idle = catalog->idle;
         catalog->idle = NULL;
         catalog->n_idle = 0;
-        pthread_mutex_unlock(&catalog->mutex);
-        while (idle) {
-            struct vdb_connection *next = idle->next;
-            vdb_connection_close(idle);
-            idle = next;
-        }
-        return;
     }
     pthread_mutex_unlock(&catalog->mutex);
+    while (idle) {
+        struct vdb_connection *next = idle->next;
+        vdb_connection_close(idle);
+        idle = next;
+    }
+}
+
+bool vdb_catalog_hold_still(struct vdb_catalog *catalog)
+{
+    if (!catalog->immutable)
+        return false;
+    bool held = vdb_state_hold_still(catalog->state);
+    if (held && may_be_immutable(catalog) && catalog->immutable)
+        return true;
+    end_immutable(catalog);
+    if (held)
+        vdb_state_release_still(catalog->state);
+    return false;
 }
 
 static int open_first(struct vdb_catalog *catalog, const struct vdb_catalog_options *options, vecdb_error *err)
@@ -568,6 +581,7 @@ static int open_first(struct vdb_catalog *catalog, const struct vdb_catalog_opti
     bool present = false;
     struct vdb_connection *connection = NULL;
     catalog->immutable = may_be_immutable(catalog);
+    bool still = vdb_catalog_hold_still(catalog);
     int rc = VECDB_OK;
     if (!catalog->in_memory && has_content(catalog->path)) {
         uint64_t deadline = 0;
@@ -586,6 +600,8 @@ static int open_first(struct vdb_catalog *catalog, const struct vdb_catalog_opti
         if (!rc && present && !catalog->readonly && sqlite3_db_readonly(connection->sqlite, "main") == 1)
             catalog->readonly = true;
     }
+    if (still)
+        vdb_state_release_still(catalog->state);
     if (!rc && !present && (!options->create || catalog->readonly))
         rc = vdb_fail(err, VECDB_NOT_FOUND, "there is no database in %s: catalog.sqlite is empty", options->directory);
     if (!rc && !present) {

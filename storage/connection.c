@@ -134,6 +134,9 @@ static struct vdb_connection *take_idle(struct vdb_catalog *catalog)
 static void give_back(struct vdb_connection *connection, bool usable)
 {
     struct vdb_catalog *catalog = connection->catalog;
+    if (connection->still)
+        vdb_state_release_still(catalog->state);
+    connection->still = false;
     pthread_mutex_lock(&catalog->mutex);
     bool keep = usable && catalog->n_idle < MOST_IDLE && connection->immutable == catalog->immutable;
     if (keep) {
@@ -146,12 +149,10 @@ static void give_back(struct vdb_connection *connection, bool usable)
         vdb_connection_close(connection);
 }
 
-static int begin_reading(struct vdb_connection *connection, uint64_t *sequence, vecdb_error *err)
+static int begin_reading(struct vdb_connection *connection, uint64_t durable, uint64_t *sequence, vecdb_error *err)
 {
-    uint64_t durable, found;
-    int rc = vdb_state_durable(connection->catalog->state, &durable, err);
-    if (!rc)
-        rc = run(connection, VDB_STATEMENT_BEGIN, "BEGIN", "cannot begin a read transaction", err);
+    uint64_t found;
+    int rc = run(connection, VDB_STATEMENT_BEGIN, "BEGIN", "cannot begin a read transaction", err);
     if (!rc)
         rc = vdb_connection_sequence(connection, &found, err);
     if (!rc)
@@ -166,16 +167,25 @@ static int begin_reading(struct vdb_connection *connection, uint64_t *sequence, 
 static int try_reading(struct vdb_catalog *catalog, struct vdb_connection **out, uint64_t *sequence, bool *is_passing,
                        vecdb_error *err)
 {
-    struct vdb_connection *connection = take_idle(catalog);
-    int rc = connection ? VECDB_OK : vdb_connection_open(catalog, false, &connection, err);
+    uint64_t durable; /* asked for first: a reader without locks sees what there was when it looked for a writer */
+    int rc = vdb_state_durable(catalog->state, &durable, err);
     if (rc)
         return rc;
-    rc = begin_reading(connection, sequence, err);
+    bool still = vdb_catalog_hold_still(catalog);
+    struct vdb_connection *connection = take_idle(catalog);
+    rc = connection ? VECDB_OK : vdb_connection_open(catalog, false, &connection, err);
+    if (rc) {
+        if (still)
+            vdb_state_release_still(catalog->state);
+        return rc;
+    }
+    connection->still = still;
+    rc = begin_reading(connection, durable, sequence, err);
     if (rc) {
         int code = sqlite3_extended_errcode(connection->sqlite);
         *is_passing = code == SQLITE_READONLY_RECOVERY || code == SQLITE_READONLY_CANTINIT;
         roll_back(connection);
-        vdb_connection_close(connection);
+        give_back(connection, false);
         return rc;
     }
     *out = connection;
@@ -185,8 +195,6 @@ static int try_reading(struct vdb_catalog *catalog, struct vdb_connection **out,
 int vdb_read_begin(struct vdb_catalog *catalog, struct vdb_connection **out, uint64_t *sequence, vecdb_error *err)
 {
     uint64_t deadline = 0;
-    if (catalog->immutable)
-        vdb_catalog_test_immutable(catalog);
     for (;;) {
         vecdb_error own = VECDB_ERROR_INIT;
         bool is_passing = false;
@@ -307,7 +315,11 @@ static bool empty_wal(struct vdb_catalog *catalog, int mode, int busy_ms)
     uint64_t sequence = 0;
     bool known = !vdb_connection_sequence(writer, &sequence, NULL);
     sqlite3_busy_timeout(writer->sqlite, busy_ms);
-    int rc = sqlite3_wal_checkpoint_v2(writer->sqlite, "main", mode, NULL, NULL);
+    int rc = SQLITE_BUSY;
+    if (vdb_state_try_move(catalog->state)) {
+        rc = sqlite3_wal_checkpoint_v2(writer->sqlite, "main", mode, NULL, NULL);
+        vdb_state_end_move(catalog->state);
+    }
     if (rc && (rc & 0xff) != SQLITE_BUSY) {
         vecdb_error err = VECDB_ERROR_INIT;
         vdb_fail_sqlite(&err, writer, "a checkpoint failed");

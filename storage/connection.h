@@ -64,6 +64,7 @@ struct vdb_connection {
     struct vdb_catalog *catalog;
     struct vdb_statements *statements; /* a cache by (kind, number); see vdb_prepare */
     bool immutable;                    /* opened without locks; see catalog_open.c */
+    bool still;                        /* its transaction shares lock S of `state` */
     struct vdb_connection *next;       /* in the pool */
     struct vdb_connection *next_open;  /* of all that are open */
 };

@@ -55,8 +55,9 @@ int vdb_connection_sequence(struct vdb_connection *connection, uint64_t *sequenc
 void vdb_catalog_tell(struct vdb_catalog *catalog, int level, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
 
-/* Before a read transaction of a catalog that is opened without locks: does that still do? */
-void vdb_catalog_test_immutable(struct vdb_catalog *catalog);
+/* Before a read transaction: a catalog that is opened without locks takes lock S, and looks whether that still does.
+ * True: the lock is held, to be given back by vdb_state_release_still. False: read with locks. */
+bool vdb_catalog_hold_still(struct vdb_catalog *catalog);
 
 /* TRUNCATE checkpoint by the writer, the gate held. False: a reader is in the way, or it failed. */
 bool vdb_catalog_truncate_wal(struct vdb_catalog *catalog, int busy_ms);

@@ -67,7 +67,7 @@
 #define ALONE_WAIT_MS 200
 #define HEADER_WAIT_MS 5000 /* lock H is held for one fsync; a wait of seconds means a sick disk */
 
-enum { LOCK_A = VDB_STATE_BYTES, LOCK_B, LOCK_M, LOCK_H, LOCK_U };
+enum { LOCK_A = VDB_STATE_BYTES, LOCK_B, LOCK_M, LOCK_H, LOCK_U, LOCK_S };
 
 static const char magic[8] = {'v', 'd', 'b', 's', 't', 'a', 't', 'e'};
 static const unsigned char no_uuid[16];
@@ -90,6 +90,7 @@ struct vdb_state {
     pthread_cond_t served; /* a waiter was given the gate */
     bool gate_held;
     bool maintainer;
+    unsigned n_still; /* transactions of this object that share lock S */
     struct waiter *first_waiter, *last_waiter;
 };
 
@@ -825,4 +826,32 @@ void vdb_state_release_maintainer(struct vdb_state *state)
         set_lock(state, LOCK_M, F_UNLCK);
     state->maintainer = false;
     pthread_mutex_unlock(&state->mutex);
+}
+
+bool vdb_state_hold_still(struct vdb_state *state)
+{
+    pthread_mutex_lock(&state->mutex);
+    bool held = state->n_still || state->fd < 0 || set_lock(state, LOCK_S, F_RDLCK) != EAGAIN;
+    state->n_still += held;
+    pthread_mutex_unlock(&state->mutex);
+    return held;
+}
+
+void vdb_state_release_still(struct vdb_state *state)
+{
+    pthread_mutex_lock(&state->mutex);
+    if (!--state->n_still && state->fd >= 0)
+        set_lock(state, LOCK_S, F_UNLCK);
+    pthread_mutex_unlock(&state->mutex);
+}
+
+bool vdb_state_try_move(struct vdb_state *state)
+{
+    return state->fd < 0 || set_lock(state, LOCK_S, F_WRLCK) != EAGAIN;
+}
+
+void vdb_state_end_move(struct vdb_state *state)
+{
+    if (state->fd >= 0)
+        set_lock(state, LOCK_S, F_UNLCK);
 }

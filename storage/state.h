@@ -16,6 +16,8 @@
  *                B, the maintainer's lock M. A waiter takes A, then B, then gives A back, so that a
  *                writer that has just finished cannot overtake the one that waits. Every object
  *                shares lock U while it lives; who replaces the whole database holds it alone.
+ *                A reader that has no other locks (catalog_open.c, invariant 3) shares lock S for a
+ *                transaction; a checkpoint, which changes the main file, holds it alone.
  *
  * A missing file is made anew (sequence 0: nothing is known); one of another database is refused.
  * Unused bytes are zero, and are checked to be. Where the file cannot be written (no permission, a
@@ -95,6 +97,13 @@ bool vdb_state_get_mark(const struct vdb_state *state, uint32_t *n_frames, uint3
 /* The writers' gate (A then B). Waits up to wait_ms (0: not at all), then BUSY. */
 int vdb_state_lock_gate(struct vdb_state *state, uint32_t wait_ms, vecdb_error *err);
 void vdb_state_unlock_gate(struct vdb_state *state);
+
+/* The main file stands still: shared by those who read it without SQLite's locks, held alone by who checkpoints.
+ * False: the other one has it. True too where there are no such locks. One _try_move at a time. */
+bool vdb_state_hold_still(struct vdb_state *state);
+void vdb_state_release_still(struct vdb_state *state);
+bool vdb_state_try_move(struct vdb_state *state);
+void vdb_state_end_move(struct vdb_state *state);
 
 /* The maintainer's lock. BUSY: another object has it; it is not waited for. READONLY; or what went wrong. */
 int vdb_state_try_maintainer(struct vdb_state *state, vecdb_error *err);

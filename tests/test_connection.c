@@ -371,6 +371,40 @@ TEST(a_readonly_open_changes_no_file)
     }
 }
 
+TEST(a_checkpoint_changes_no_file_beneath_a_reader_without_locks)
+{
+    vecdb_error err = VECDB_ERROR_INIT;
+    struct vdb_catalog_options options = options_for(test_directory());
+    struct vdb_catalog *writer = open_catalog(test_directory()), *catalog;
+    struct vdb_connection *reader;
+    uint64_t sequence;
+    CHECK_OK(err, commit_rows(writer, 1, 200, 2000, 0, &err));
+    vdb_catalog_close(writer);
+    unlink(test_path("catalog.sqlite-wal"));
+    unlink(test_path("catalog.sqlite-shm"));
+    options.readonly = true;
+    CHECK_OK(err, vdb_catalog_open(&options, &catalog, &err));
+    CHECK_OK(err, vdb_read_begin(catalog, &reader, &sequence, &err));
+    CHECK_SIZE(sequence, 1);
+    writer = open_catalog(test_directory());
+    CHECK_OK(err, commit_rows(writer, 1, 200, 2000, 1, &err)); /* the same rows, all of them changed */
+    struct bytes before = load_file(test_path("catalog.sqlite"));
+    CHECK_OK(err, vdb_catalog_checkpoint(writer, false, &err));
+    struct bytes after = load_file(test_path("catalog.sqlite"));
+    CHECK(before.n == after.n && !memcmp(before.at, after.at, after.n));
+    CHECK_SIZE(sequence_of(catalog), 2); /* beside the one that goes on */
+    sqlite3_stmt *statement;
+    CHECK_OK(err, vdb_prepare(reader, 9, "SELECT count(*) FROM records", 0, &statement, &err));
+    CHECK_INT(sqlite3_step(statement), SQLITE_ROW);
+    CHECK_INT(sqlite3_column_int(statement, 0), 200);
+    vdb_read_end(reader);
+    CHECK_OK(err, vdb_catalog_checkpoint(writer, true, &err));
+    CHECK_SIZE(load_file(test_path("catalog.sqlite-wal")).n, 0);
+    vdb_catalog_close(writer);
+    CHECK_SIZE(sequence_of(catalog), 3);
+    vdb_catalog_close(catalog);
+}
+
 TEST(a_log_that_is_only_a_header_is_in_no_readers_way)
 {
     vecdb_error err = VECDB_ERROR_INIT;
