@@ -144,6 +144,8 @@ int vdb_append_sweep(vecdb *db, vecdb_error *err)
     vdb_free(&db->memory, sweep.named);
     if (!status)
         status = vdb_snapshot_sweep(db, err);
+    if (!status)
+        vdb_index_files_sweep(db);
     return status ? status : remove_stores(db, has_stores, err);
 }
 

@@ -8,7 +8,8 @@
  *   3. every collection: records, dead slots and tails against each other        check_collection.c
  *   4. every extent: footer, gaps, every page, from the files themselves; slots against records, values against
  *      the field                                                                 check_vectors.c
- *   5. every named snapshot likewise: it is a database inside of the database
+ *   5. every index file: all checksums                                           index_files.c
+ *   6. every named snapshot likewise: it is a database inside of the database
  *
  * A problem says where it is, and what it means: which collection, how many records, from which key to which. To
  * know that, the records of a damaged page are looked up by their slots; that is why pages are read after the
@@ -190,7 +191,7 @@ static int check_database(struct vdb_check *check, struct lists *lists, vecdb_er
         status = check_tables(check, lists, err);
     for (size_t i = 0; i < lists->n_ids && !status; i++)
         status = vdb_check_one_collection(check, lists->ids[i], err);
-    return status;
+    return status ? status : vdb_index_files_check(check, err);
 }
 
 /* ------------------------------------------------------------------ snapshots */

@@ -7,6 +7,7 @@
  */
 #include "database.h"
 
+#include "storage/catalog_indexes.h"
 #include "validate.h"
 
 #define KEYS_SHARE 4 /* of the memory budget that one collection's keys may take: a quarter */
@@ -234,7 +235,8 @@ static int apply_drop(void *context, struct vdb_transaction *transaction, vecdb_
     if (status == VECDB_NOMEM)
         vdb_fail_memory(err, sizeof(uint64_t));
     for (size_t i = 0; i < ids.n && !status; i++)
-        status = vdb_field_remove(c, ids.ids[i], err);
+        if (!(status = vdb_field_remove(c, ids.ids[i], err)))
+            status = vdb_index_row_remove(c, ids.ids[i], err);
     vdb_free(ids.memory, ids.ids);
     if (!status)
         status = vdb_collection_remove(c, row.id, err);
@@ -368,7 +370,8 @@ static int apply_field_drop(void *context, struct vdb_transaction *transaction, 
         return status;
     if (!drop->found)
         return vdb_fail(err, VECDB_NOT_FOUND, "collection \"%s\" has no field \"%s\"", row.name, drop->name);
-    if ((status = vdb_field_remove(transaction->connection, drop->field.id, err)))
+    if ((status = vdb_field_remove(transaction->connection, drop->field.id, err)) ||
+        (status = vdb_index_row_remove(transaction->connection, drop->field.id, err)))
         return status;
     return finish_field(transaction, drop->collection, err);
 }
@@ -448,7 +451,10 @@ static int apply_set_index(void *context, struct vdb_transaction *transaction, v
         return vdb_fail(err, VECDB_NOT_FOUND, "collection \"%s\" has no field \"%s\"", row.name, change->name);
     if (change->field.index == change->index)
         return VECDB_OK;
-    if ((status = vdb_field_set_index(transaction->connection, change->field.id, change->index, err)))
+    status = vdb_field_set_index(transaction->connection, change->field.id, change->index, err);
+    if (!status && change->index == VECDB_INDEX_FLAT)
+        status = vdb_index_row_remove(transaction->connection, change->field.id, err);
+    if (status)
         return status;
     return finish_field(transaction, change->collection, err);
 }

@@ -14,6 +14,9 @@
  *      of commits, and within a store a slot stands for the same vector for ever.
  *   2. At most one thread of a handle builds at a time: it holds build_lock. Searches never wait for it.
  *   3. A graph belongs to a store; a view of another store does not use it.
+ *   4. Index files (index_files.c) are written by who holds the builder's lock of `state`, one process at a time. What
+ *      another has published is taken when it covers clearly more than the graph here; otherwise each process goes on
+ *      with its own, so that new records are in a graph soon everywhere.
  */
 #ifndef VDB_LIB_INDEX_H
 #define VDB_LIB_INDEX_H
@@ -24,6 +27,7 @@
 
 #include "index/calibrate.h"
 #include "index/graph.h"
+#include "storage/index_file.h"
 #include "vecdb.h"
 
 struct vdb_view;
@@ -40,11 +44,25 @@ struct vdb_served {
 };
 void vdb_served_release(struct vdb_served *served); /* NULL is allowed */
 
+/* A row of the table `indexes`. */
+struct vdb_index_named {
+    uint64_t field, store, generation;
+    struct vdb_index_extent extent;
+    uint32_t end_slot;
+    bool has_curve;
+    struct vdb_calibration curve;
+};
+
 struct vdb_index {
     struct vdb_index *next;
     uint64_t field, store;
     struct vdb_served *served; /* never NULL */
     uint32_t sealed_end;       /* the graph's end when it was last sealed */
+    /* Under build_lock: the index file that the catalog named when it was last looked at. */
+    struct vdb_index_named named;
+    bool has_named;
+    bool is_saved;     /* the graph is that file, and what has changed since is marked in it: a delta can follow */
+    bool must_publish; /* a sweep has made it smaller */
 };
 
 /* In a collection handle. */
@@ -64,6 +82,7 @@ struct vdb_indexer {
     pthread_cond_t wakes;
     pthread_t thread;
     bool has_thread, has_work, ends;
+    bool must_retry; /* another process is building: look again soon */
     struct vdb_graph_scratch *scratches[VDB_SCRATCHES]; /* idle ones */
     size_t n_scratches;
 };
@@ -99,6 +118,39 @@ int vdb_index_build(vecdb_collection *collection, const struct vdb_index_build *
 
 /* Fewer rows than this are scanned rather than put into a graph: a scan of them takes less than a walk. */
 #define VDB_INDEX_LEAST_ROWS 1000u
+
+/* ------------------------------------------------------------------ index_files.c */
+
+struct vdb_field_row;
+
+/* What the catalog names for a field. *found false: nothing that is of this kind. */
+int vdb_index_files_find(vecdb *db, uint64_t field, struct vdb_index_named *named, bool *found, vecdb_error *err);
+
+/* The graph of an index file, with room to grow. Whatever is wrong with the file: CORRUPT, NOT_FOUND, NEWER, IO. */
+int vdb_index_files_load(vecdb *db, const struct vdb_index_named *named, const struct vdb_graph_options *options,
+                         struct vdb_graph **graph, vecdb_error *err);
+
+/* Write the graph into a file and let the catalog name it: `named` (NULL: none yet) becomes longer by a delta, if
+ * `is_saved` says that the graph was saved as that and the delta is small, or a new file is made. Then *now is what the
+ * catalog names, and files that it does not name are removed. NOT_FOUND: the field has gone, or has another
+ * store. With the builder's lock, while nobody inserts. */
+struct vdb_index_publish {
+    uint64_t collection, field, store;
+    struct vdb_graph *graph;
+    const struct vdb_calibration *curve; /* NULL: none */
+    const struct vdb_index_named *named;
+    bool is_saved;
+    struct vdb_stop *stop;
+};
+int vdb_index_files_publish(vecdb *db, const struct vdb_index_publish *publish, struct vdb_index_named *now,
+                            vecdb_error *err);
+
+/* Remove index files that the catalog does not name, if nobody is writing one just now. */
+void vdb_index_files_sweep(vecdb *db);
+
+/* Read all index files of the catalog, and tell of what is wrong. Returns what ends a check. */
+struct vdb_check;
+int vdb_index_files_check(struct vdb_check *check, vecdb_error *err);
 
 /* ------------------------------------------------------------------ search_graph.c */
 

@@ -14,18 +14,28 @@
  * A graph is given up and built anew when its store has gone; it is swept, by a new one of its live nodes, when
  * a fifth of them are dead. With VECDB_THREADS_NONE graphs are built by vecdb_index_wait only.
  *
+ * One process at a time has the builder's lock of the database, for as long as a build takes, and publishes: when its
+ * graph has PUBLISH_ROWS or a tenth more than the index file covers, and at the end of a wait. A process that finds the
+ * lock taken leaves bulks to the other, whose file it will load, and inserts what is little by itself.
+ *
  * Costs: an insertion is 60 us (128 dimensions) to 300 us (1,536) of one processor. A seal reads all links once.
  */
 #include "database.h"
 
 #include <assert.h>
+#include <errno.h>
 #include <signal.h>
+#include <time.h>
 
 /* The thread is woken when so many rows are not covered: a scan of them takes as long as a few walks. */
 #define LAG_ROWS 1000u
 #define SWEEP_SHARE 0.2
 #define SEAL_SHARE 0.1 /* of new rows since the last seal */
 #define SAMPLE_ROWS 2048u
+#define PUBLISH_ROWS 10000u
+#define PUBLISH_SHARE 0.1
+#define RETRY_NS 500000000u     /* to look again whether another process has published */
+#define WAIT_PAUSE_NS 20000000
 #define SEED UINT64_C(0x76656364622d6877)
 
 /* ------------------------------------------------------------------ what serves */
@@ -78,8 +88,10 @@ static int serve(vecdb_collection *collection, uint64_t field, uint64_t store, s
         index->next = collection->indexes.first;
         collection->indexes.first = index;
     }
-    if (index->store != store)
+    if (index->store != store) {
         index->sealed_end = 0;
+        index->has_named = index->is_saved = index->must_publish = false;
+    }
     index->store = store;
     old = index->served;
     index->served = served;
@@ -114,7 +126,19 @@ struct round {
     struct vdb_graph *graph; /* borrowed of what serves */
     struct vdb_graph_insert insert;
     uint64_t n_total; /* rows of the field */
+    bool is_builder;  /* has the builder's lock */
 };
+
+static void graph_options(const struct round *round, struct vdb_graph_options *options)
+{
+    vecdb *db = round->collection->db;
+    *options = (struct vdb_graph_options){.memory = &db->memory,
+                                          .kernels = db->kernels,
+                                          .metric = round->field->row.metric,
+                                          .type = round->field->row.type,
+                                          .dimension = round->field->row.dimension,
+                                          .seed = SEED};
+}
 
 /* Rows taken evenly from all blocks, in the field's type. `rows` has room for SAMPLE_ROWS. */
 static int take_sample(const struct vdb_view_field *field, unsigned char *rows, uint32_t *n_rows, vecdb_error *err)
@@ -155,12 +179,8 @@ static int begin_graph(struct round *round, vecdb_error *err)
                                .type = field->row.type,
                                .n_runs = 1,
                                .runs = &run};
-    struct vdb_graph_options options = {.memory = &db->memory,
-                                        .kernels = db->kernels,
-                                        .metric = field->row.metric,
-                                        .type = field->row.type,
-                                        .dimension = field->row.dimension,
-                                        .seed = SEED};
+    struct vdb_graph_options options;
+    graph_options(round, &options);
     uint64_t capacity = round->n_total + round->n_total / 8 + 1024;
     if (!status)
         status = vdb_graph_new(&options, capacity < INT32_MAX ? (uint32_t)capacity : INT32_MAX, &sample, &graph, err);
@@ -327,9 +347,13 @@ static int sweep_if_due(struct round *round, vecdb_error *err)
     vdb_slots_free(gone);
     if (!status)
         status = serve(round->collection, round->field->row.id, round->view->row.store, swept, NULL, err);
-    if (!status)
-        round->graph = swept;
-    return status;
+    if (status)
+        return status;
+    struct vdb_index *index = find_index(round->collection, round->field->row.id);
+    index->is_saved = false;
+    index->must_publish = true;
+    round->graph = swept;
+    return VECDB_OK;
 }
 
 static int seal_if_due(struct round *round, vecdb_error *err)
@@ -391,7 +415,107 @@ static int calibrate_if_due(struct round *round, vecdb_error *err)
     return status;
 }
 
-/* Bring the graph up to one view. *n_left: rows that a newer view shows. */
+/* ------------------------------------------------------------------ files */
+
+/* A lack of memory, or a wish to stop, ends a build; whatever else is wrong with index files does not. */
+static int absorb(struct round *round, const char *what, int status, vecdb_error *own, vecdb_error *err)
+{
+    vecdb *db = round->collection->db;
+    if (status == VECDB_NOMEM || status == VECDB_INTERRUPTED || status == VECDB_TIMEOUT) {
+        if (err)
+            *err = *own;
+        return status;
+    }
+    vdb_database_log(db, VECDB_LOG_WARNING, "%s: field \"%s\": %s: %s", db->path, round->field->row.name, what,
+                     own->message);
+    return VECDB_OK;
+}
+
+/* Let the graph of the index file serve, if it covers more than ours does, by more than is quickly inserted. */
+static int adopt(struct round *round, vecdb_error *err)
+{
+    vecdb *db = round->collection->db;
+    uint64_t field = round->field->row.id, store = round->view->row.store;
+    struct vdb_index *index = find_index(round->collection, field);
+    uint32_t own_end = index && index->store == store ? vdb_graph_end(index->served->graph) : 0;
+    struct vdb_index_named named;
+    struct vdb_graph_options options;
+    struct vdb_graph *graph;
+    vecdb_error own = VECDB_ERROR_INIT;
+    bool found = false;
+    if (db->is_memory)
+        return VECDB_OK;
+    int status = vdb_index_files_find(db, field, &named, &found, &own);
+    if (status)
+        return absorb(round, "its index file is not to be found", status, &own, err);
+    found &= named.store == store;
+    if (index && index->store == store) {
+        bool is_same = found && index->has_named && index->named.generation == named.generation &&
+                       index->named.extent.check == named.extent.check;
+        index->is_saved &= is_same;
+        index->has_named = found;
+        if (found)
+            index->named = named;
+        if (is_same)
+            return VECDB_OK;
+    }
+    if (!found || named.end_slot < own_end + (own_end ? LAG_ROWS : 0))
+        return VECDB_OK;
+    graph_options(round, &options);
+    if ((status = vdb_index_files_load(db, &named, &options, &graph, &own)))
+        return absorb(round, "its index file cannot be used, and the index is built anew", status, &own, err);
+    if ((status = serve(round->collection, field, store, graph, named.has_curve ? &named.curve : NULL, err)))
+        return status;
+    index = find_index(round->collection, field);
+    index->named = named;
+    index->has_named = index->is_saved = true;
+    index->must_publish = false;
+    index->sealed_end = named.end_slot;
+    return VECDB_OK;
+}
+
+static bool publish_is_due(const struct round *round, const struct vdb_index *index)
+{
+    uint32_t end = vdb_graph_end(index->served->graph);
+    if (!index->has_named || index->must_publish || (index->served->has_curve && !index->named.has_curve))
+        return true;
+    uint64_t n_new = end > index->named.end_slot ? end - index->named.end_slot : 0;
+    if (round->how->least == 1 && n_new >= LAG_ROWS) /* somebody waits */
+        return true;
+    return n_new >= PUBLISH_ROWS && (double)n_new >= PUBLISH_SHARE * (double)end;
+}
+
+/* A failure leaves the graph as it is, in memory. */
+static int publish_if_due(struct round *round, vecdb_error *err)
+{
+    vecdb *db = round->collection->db;
+    struct vdb_index *index = find_index(round->collection, round->field->row.id);
+    struct vdb_index_named now;
+    vecdb_error own = VECDB_ERROR_INIT;
+    if (!round->is_builder || !index || index->store != round->view->row.store || !publish_is_due(round, index))
+        return VECDB_OK;
+    struct vdb_index_publish publish = {.collection = round->collection->id,
+                                        .field = index->field,
+                                        .store = index->store,
+                                        .graph = index->served->graph,
+                                        .curve = index->served->has_curve ? &index->served->curve : NULL,
+                                        .named = index->has_named ? &index->named : NULL,
+                                        .is_saved = index->is_saved,
+                                        .stop = round->how->stop};
+    int status = vdb_index_files_publish(db, &publish, &now, &own);
+    index->is_saved = !status;
+    if (!status) {
+        index->named = now;
+        index->has_named = true;
+        index->must_publish = false;
+        return VECDB_OK;
+    }
+    if (status == VECDB_NOT_FOUND) /* dropped meanwhile */
+        return VECDB_OK;
+    return absorb(round, "its index cannot be kept in a file", status, &own, err);
+}
+
+/* Bring the graph up to one view. */
 static int build_round(struct round *round, vecdb_error *err)
 {
     const struct vdb_index *index = find_index(round->collection, round->field->row.id);
@@ -431,10 +555,16 @@ static uint64_t count_missing(const struct vdb_served *served, const struct vdb_
     return end >= view->row.next_slot ? 0 : vdb_view_count_rows_from(field, end);
 }
 
-static int build(vecdb_collection *collection, const struct vdb_index_build *how, vecdb_error *err)
+/* Another process is building: its file will cover what is missing here, if that is much. */
+static bool is_left_to_others(const vecdb *db, const struct vdb_index_build *how, uint64_t n_missing)
+{
+    return n_missing >= PUBLISH_ROWS && how->least > 1 && vdb_state_builds_elsewhere(db->state);
+}
+
+static int build(vecdb_collection *collection, const struct vdb_index_build *how, bool is_builder, vecdb_error *err)
 {
     for (bool is_first = true;; is_first = false) {
-        struct round round = {.collection = collection, .how = how};
+        struct round round = {.collection = collection, .how = how, .is_builder = is_builder};
         uint64_t sequence;
         int status = vdb_view_acquire(collection, &round.view, NULL, &sequence, err);
         if (status)
@@ -445,10 +575,22 @@ static int build(vecdb_collection *collection, const struct vdb_index_build *how
             vdb_view_release(round.view);
             return VECDB_OK;
         }
+        if (is_first && (status = adopt(&round, err))) {
+            vdb_view_release(round.view);
+            return status;
+        }
         struct vdb_served *served = vdb_index_get(collection, round.view, round.field);
         uint64_t n_missing = count_missing(served, round.view, round.field);
         vdb_served_release(served);
         if (!is_first && n_missing < how->least) {
+            status = publish_if_due(&round, err);
+            vdb_view_release(round.view);
+            return status;
+        }
+        if (!is_builder && is_left_to_others(collection->db, how, n_missing)) {
+            pthread_mutex_lock(&collection->db->indexer.lock);
+            collection->db->indexer.must_retry = true;
+            pthread_mutex_unlock(&collection->db->indexer.lock);
             vdb_view_release(round.view);
             return VECDB_OK;
         }
@@ -464,14 +606,38 @@ static int build(vecdb_collection *collection, const struct vdb_index_build *how
     }
 }
 
+/* The builder's lock. Who waits for the index waits for another process that builds it, too. */
+static int become_builder(vecdb *db, const struct vdb_index_build *how, bool *is_builder, vecdb_error *err)
+{
+    *is_builder = false;
+    if (db->is_memory || db->is_readonly)
+        return VECDB_OK;
+    for (;;) {
+        *is_builder = vdb_state_try_builder(db->state);
+        if (*is_builder || how->least > 1 || !vdb_state_builds_elsewhere(db->state))
+            return VECDB_OK;
+        int status = vdb_stop_check(how->stop, err);
+        if (!status && how->report)
+            status = how->report(how->report_context, 0, 0, err);
+        if (status)
+            return status;
+        nanosleep(&(struct timespec){.tv_nsec = WAIT_PAUSE_NS}, NULL);
+    }
+}
+
 int vdb_index_build(vecdb_collection *collection, const struct vdb_index_build *how, vecdb_error *err)
 {
-    struct vdb_indexer *indexer = &collection->db->indexer;
-    pthread_mutex_lock(&indexer->build_lock);
+    vecdb *db = collection->db;
+    bool is_builder;
+    pthread_mutex_lock(&db->indexer.build_lock);
     atomic_fetch_add(&collection->indexes.n_building, 1);
-    int status = build(collection, how, err);
+    int status = become_builder(db, how, &is_builder, err);
+    if (!status)
+        status = build(collection, how, is_builder, err);
+    if (is_builder)
+        vdb_state_release_builder(db->state);
     atomic_fetch_sub(&collection->indexes.n_building, 1);
-    pthread_mutex_unlock(&indexer->build_lock);
+    pthread_mutex_unlock(&db->indexer.build_lock);
     return status;
 }
 
@@ -518,6 +684,18 @@ static int build_collection(vecdb_collection *collection, struct vdb_stop *stop,
     return status == VECDB_NOT_FOUND ? VECDB_OK : status;
 }
 
+/* Under the lock. */
+static void wait_for_work(struct vdb_indexer *indexer)
+{
+    if (!indexer->must_retry) {
+        pthread_cond_wait(&indexer->wakes, &indexer->lock);
+        return;
+    }
+    uint64_t until_ns = vdb_now_ns() + RETRY_NS;
+    struct timespec until = {(time_t)(until_ns / 1000000000), (long)(until_ns % 1000000000)};
+    indexer->has_work |= pthread_cond_timedwait(&indexer->wakes, &indexer->lock, &until) == ETIMEDOUT;
+}
+
 static void *work(void *context)
 {
     vecdb *db = context;
@@ -525,10 +703,10 @@ static void *work(void *context)
     pthread_mutex_lock(&indexer->lock);
     for (;;) {
         while (!indexer->has_work && !indexer->ends)
-            pthread_cond_wait(&indexer->wakes, &indexer->lock);
+            wait_for_work(indexer);
         if (indexer->ends)
             break;
-        indexer->has_work = false;
+        indexer->has_work = indexer->must_retry = false;
         pthread_mutex_unlock(&indexer->lock);
         struct vdb_stop stop;
         vdb_stop_init(&stop, db, 0);
@@ -582,7 +760,11 @@ void vdb_indexer_init(struct vdb_indexer *indexer)
 {
     pthread_mutex_init(&indexer->build_lock, NULL);
     pthread_mutex_init(&indexer->lock, NULL);
-    pthread_cond_init(&indexer->wakes, NULL);
+    pthread_condattr_t attributes;
+    pthread_condattr_init(&attributes);
+    pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
+    pthread_cond_init(&indexer->wakes, &attributes);
+    pthread_condattr_destroy(&attributes);
 }
 
 void vdb_indexer_stop(vecdb *db)

@@ -162,7 +162,7 @@ static bool add_size(void *context, const char *name)
 {
     struct size_sum *sum = context;
     struct vdb_vfs *vfs = sum->db->vfs;
-    if (strncmp(name, "vectors-", 8))
+    if (strncmp(name, "vectors-", 8) && strncmp(name, "index-", 6))
         return true;
     size_t room = strlen(sum->db->path) + strlen(name) + 2;
     char *path = vdb_alloc(&sum->db->memory, room);

@@ -118,7 +118,8 @@ static int copy_pages(const struct vdb_catalog_copy *copy, struct copy_target *t
 static int finish(const struct vdb_catalog_copy *copy, struct copy_target *target, vecdb_error *err)
 {
     sqlite3 *sqlite = target->connection.sqlite;
-    int n_frames = 0, n_done = 0, status = run(target, "BEGIN IMMEDIATE; DELETE FROM snapshots", err);
+    int n_frames = 0, n_done = 0; /* index files are not copied: they can be made again */
+    int status = run(target, "BEGIN IMMEDIATE; DELETE FROM snapshots; DROP TABLE IF EXISTS indexes", err);
     if (!status && copy->seal)
         status = run(target, "UPDATE fields SET generation = generation + 1", err);
     if (!status)

@@ -67,7 +67,7 @@
 #define ALONE_WAIT_MS 200
 #define HEADER_WAIT_MS 5000 /* lock H is held for one fsync; a wait of seconds means a sick disk */
 
-enum { LOCK_A = VDB_STATE_BYTES, LOCK_B, LOCK_M, LOCK_H, LOCK_U, LOCK_S };
+enum { LOCK_A = VDB_STATE_BYTES, LOCK_B, LOCK_M, LOCK_H, LOCK_U, LOCK_S, LOCK_I };
 
 static const char magic[8] = {'v', 'd', 'b', 's', 't', 'a', 't', 'e'};
 static const unsigned char no_uuid[16];
@@ -89,7 +89,7 @@ struct vdb_state {
     pthread_mutex_t mutex;
     pthread_cond_t served; /* a waiter was given the gate */
     bool gate_held;
-    bool maintainer;
+    bool maintainer, builder;
     unsigned n_still; /* transactions of this object that share lock S */
     struct waiter *first_waiter, *last_waiter;
 };
@@ -826,6 +826,30 @@ void vdb_state_release_maintainer(struct vdb_state *state)
         set_lock(state, LOCK_M, F_UNLCK);
     state->maintainer = false;
     pthread_mutex_unlock(&state->mutex);
+}
+
+bool vdb_state_try_builder(struct vdb_state *state)
+{
+    pthread_mutex_lock(&state->mutex);
+    bool is_ours = state->writable && !state->builder && (!state->path || !set_lock(state, LOCK_I, F_WRLCK));
+    state->builder |= is_ours;
+    pthread_mutex_unlock(&state->mutex);
+    return is_ours;
+}
+
+void vdb_state_release_builder(struct vdb_state *state)
+{
+    pthread_mutex_lock(&state->mutex);
+    if (state->builder && state->fd >= 0)
+        set_lock(state, LOCK_I, F_UNLCK);
+    state->builder = false;
+    pthread_mutex_unlock(&state->mutex);
+}
+
+bool vdb_state_builds_elsewhere(const struct vdb_state *state)
+{
+    short type = F_UNLCK;
+    return state->fd >= 0 && !vdb_lock_file_test(state->fd, LOCK_I, 1, &type) && type != F_UNLCK;
 }
 
 bool vdb_state_hold_still(struct vdb_state *state)

@@ -98,6 +98,12 @@ bool vdb_state_get_mark(const struct vdb_state *state, uint32_t *n_frames, uint3
 int vdb_state_lock_gate(struct vdb_state *state, uint32_t wait_ms, vecdb_error *err);
 void vdb_state_unlock_gate(struct vdb_state *state);
 
+/* The lock of who builds graphs and writes index files. False: another object has it, or nothing can be written. */
+bool vdb_state_try_builder(struct vdb_state *state);
+void vdb_state_release_builder(struct vdb_state *state);
+/* Does another object have it at this moment? */
+bool vdb_state_builds_elsewhere(const struct vdb_state *state);
+
 /* The main file stands still: shared by those who read it without SQLite's locks, held alone by who checkpoints.
  * False: the other one has it. True too where there are no such locks. One _try_move at a time. */
 bool vdb_state_hold_still(struct vdb_state *state);
