@@ -291,7 +291,7 @@ static int measure_band(struct measuring *m, struct vdb_calibration_band *band, 
         return VECDB_OK;
     band->k = k;
     double ef = k == 1 ? 2 : k;
-    for (; band->n_points < VDB_CALIBRATION_POINTS; ef *= LADDER) {
+    for (; band->n_points < VDB_CALIBRATION_POINTS; ef = fmax(ef * LADDER, ceil(ef) + 1)) {
         struct vdb_calibration_point *point = &band->points[band->n_points];
         int status = measure_point(m, band, (uint32_t)ceil(ef), point, err);
         if (status)
