@@ -140,10 +140,10 @@ typedef enum vecdb_metric {
 } vecdb_metric;
 
 typedef enum vecdb_index_kind {
-    VECDB_INDEX_AUTO = 0, /* the library chooses: so far always flat */
+    VECDB_INDEX_AUTO = 0, /* flat below 10,000 vectors, hnsw from there on (and flat again below 5,000) */
     VECDB_INDEX_FLAT = 1, /* exact search, no index file */
-    VECDB_INDEX_HNSW = 2  /* a graph: finds nearly all of the nearest, and fast. It is built in the background by every
-                             process that searches, in its memory; so far it is not kept in a file */
+    VECDB_INDEX_HNSW = 2  /* a graph: finds nearly all of the nearest, and fast. It is built in the background, by one
+                             process for all, and kept in a file; what it does not cover yet is scanned */
 } vecdb_index_kind;
 
 typedef enum vecdb_compression {

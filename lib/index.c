@@ -57,16 +57,22 @@ void vdb_scratch_give(vecdb *db, struct vdb_graph_scratch *scratch)
 
 /* ------------------------------------------------------------------ who serves a field */
 
-bool vdb_index_wanted(const struct vdb_view_field *field)
+bool vdb_index_wanted(const struct vdb_view *view, const struct vdb_view_field *field, bool has_one)
 {
-    return field->row.index == VECDB_INDEX_HNSW;
+    if (field->row.index != VECDB_INDEX_AUTO)
+        return field->row.index == VECDB_INDEX_HNSW;
+    uint64_t n_rows = field->n_paged_rows + field->n_tail_rows, least = VDB_INDEX_AUTO_ROWS / (has_one ? 2 : 1);
+    if (n_rows < least)
+        return false;
+    uint64_t n_dead = vdb_slots_count(view->dead->set);
+    return n_rows >= least + n_dead;
 }
 
 struct vdb_served *vdb_index_get(vecdb_collection *collection, const struct vdb_view *view,
                                  const struct vdb_view_field *field)
 {
     struct vdb_served *served = NULL;
-    if (!vdb_index_wanted(field))
+    if (!vdb_index_wanted(view, field, true))
         return NULL;
     pthread_mutex_lock(&collection->indexes.lock);
     for (struct vdb_index *index = collection->indexes.first; index && !served; index = index->next)
@@ -109,9 +115,9 @@ int vecdb_index_describe(vecdb_collection *collection, const char *name, vecdb_i
         return status;
     }
     vecdb_index_info info = {.size = sizeof info, .kind = VECDB_INDEX_FLAT};
-    info.wanted = vdb_index_wanted(field) ? VECDB_INDEX_HNSW : VECDB_INDEX_FLAT;
     info.is_building = atomic_load(&collection->indexes.n_building) > 0;
     struct vdb_served *served = vdb_index_get(collection, view, field);
+    info.wanted = vdb_index_wanted(view, field, served) ? VECDB_INDEX_HNSW : VECDB_INDEX_FLAT;
     if (served) {
         struct vdb_graph_info graph;
         vdb_graph_describe(served->graph, &graph);
@@ -170,7 +176,7 @@ int vecdb_index_wait(vecdb_collection *collection, const char *name, uint32_t ti
     size_t n = 0;
     fields = vdb_alloc_array(&collection->db->memory, view->n_fields + 1, sizeof *fields);
     for (size_t i = 0; fields && i < view->n_fields; i++)
-        if (vdb_index_wanted(&view->fields[i]) && (!name || &view->fields[i] == field))
+        if (vdb_index_wanted(view, &view->fields[i], true) && (!name || &view->fields[i] == field))
             fields[n++] = view->fields[i].row.id;
     vdb_view_release(view);
     if (!fields)

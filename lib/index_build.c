@@ -570,7 +570,7 @@ static int build(vecdb_collection *collection, const struct vdb_index_build *how
         if (status)
             return status;
         round.field = field_of(round.view, how->field);
-        if (!round.field || !vdb_index_wanted(round.field)) {
+        if (!round.field || !vdb_index_wanted(round.view, round.field, find_index(collection, how->field))) {
             forget(collection, how->field);
             vdb_view_release(round.view);
             return VECDB_OK;
@@ -677,7 +677,8 @@ static int build_collection(vecdb_collection *collection, struct vdb_stop *stop,
     for (size_t i = 0; i < view->n_fields && !status; i++) {
         struct vdb_index_build how = {
             .field = view->fields[i].row.id, .least = LAG_ROWS, .n_threads = 1, .stop = stop};
-        if (vdb_index_wanted(&view->fields[i]) || has_index(collection, how.field))
+        bool has_one = has_index(collection, how.field);
+        if (has_one || vdb_index_wanted(view, &view->fields[i], false))
             status = vdb_index_build(collection, &how, err);
     }
     vdb_view_release(view);
@@ -732,8 +733,10 @@ void vdb_index_notice(vecdb_collection *collection, const struct vdb_view *view)
     if (db->options.threads == VECDB_THREADS_NONE)
         return;
     for (size_t i = 0; i < view->n_fields && !is_due; i++)
-        if (vdb_index_wanted(&view->fields[i])) {
+        if (vdb_index_wanted(view, &view->fields[i], true)) {
             struct vdb_served *served = vdb_index_get(collection, view, &view->fields[i]);
+            if (!served && !vdb_index_wanted(view, &view->fields[i], false))
+                continue;
             is_due = count_missing(served, view, &view->fields[i]) >= LAG_ROWS;
             is_due |= served && has_new_dead(served, view);
             vdb_served_release(served);
