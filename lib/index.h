@@ -93,8 +93,8 @@ void vdb_indexer_release(vecdb *db); /* after it */
 struct vdb_graph_scratch *vdb_scratch_take(vecdb *db); /* NULL: out of memory */
 void vdb_scratch_give(vecdb *db, struct vdb_graph_scratch *scratch);
 
-/* Does the field want a graph? `has_one`: there is one. A field whose index the library chooses (AUTO) wants one from
- * VDB_INDEX_AUTO_ROWS live rows on, where a scan takes ten times as long as a walk, and keeps it down to half of them. */
+/* Does the field want a graph? `has_one`: there is one. A field whose index the library chooses (AUTO) wants one
+ * from VDB_INDEX_AUTO_ROWS live rows on, where a scan takes ten times as long as a walk; it keeps one down to half. */
 #define VDB_INDEX_AUTO_ROWS 10000u
 bool vdb_index_wanted(const struct vdb_view *view, const struct vdb_view_field *field, bool has_one);
 

@@ -303,8 +303,8 @@ static int create_file(vecdb *db, struct vdb_index_named *now, struct vdb_file *
         }
         return status;
     }
-    return vdb_fail(err, VECDB_EXISTS, "%s: a thousand names of index files are taken; files were put there that do not "
-                    "belong to the database", db->path);
+    return vdb_fail(err, VECDB_EXISTS, "%s: a thousand names of index files are taken; files were put there that do "
+                    "not belong to the database", db->path);
 }
 
 /* The file to go on with, if it is still as long as the catalog says. */
@@ -507,8 +507,9 @@ int vdb_index_files_check(struct vdb_check *check, vecdb_error *err)
             char name[64];
             snprintf(name, sizeof name, "index-%llu-%llu", (unsigned long long)named->field,
                      (unsigned long long)named->generation);
-            vdb_check_tell(check, name, NULL, "the index cannot be used: %s; nothing is lost, searches go on without it "
-                           "until it is built anew", own.message);
+            vdb_check_tell(check, name, NULL,
+                           "the index cannot be used: %s; nothing is lost, searches go on without it until it is built "
+                           "anew", own.message);
         }
         if (status != VECDB_NOMEM)
             status = vdb_check_step(check, err);
