@@ -2,12 +2,12 @@
  *
  * storage/index_file.h - files of derived data: a header, and frames that follow one another
  *
- *     [ header : 64 ][ frame ][ frame ] ...            index-<field>-<generation>; bytes in FORMAT.md, "Index files"
+ *     [ header : 64 ][ frame ][ frame ] ...      index-<field>-<generation>; bytes in FORMAT.md, "Index files"
  *     frame = [ head : 64 ][ a check for each piece of 1 MiB ][ payload ][ zeros up to a multiple of 64 ]
  *
  * The check of a head covers the checks of the pieces, and the check of the frame before it (of the header, for the
- * first). So one number, which the catalog keeps, vouches for all of a file up to a length. What lies behind that length
- * is debris, and is written over.
+ * first). So one number, which the catalog keeps, vouches for all of a file up to a length. What lies behind that
+ * length is debris, and is written over.
  *
  * What payloads mean is not known here: a frame is a base or a delta, and has an end, the first slot it does not cover.
  * Nothing here is truth. Whatever is wrong with a file is CORRUPT, with a sentence that says what and where.

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * tests/test_index_file.c - graphs in files: what is published is loaded by other handles and processes as it was; what
- * is damaged, cut off, missing or another's is noticed, told by a check, and built again, and no search ever fails or is
+ * is damaged, cut off, missing or another's is noticed, told by a check, and built again, and no search fails or is
  * wrong because of it; files that nobody names go away; whatever fails while one is written, the database goes on.
  *
  * The exact answer of the same collection is the oracle. That a graph was loaded and not built again is told by the
@@ -105,7 +105,8 @@ static struct outcome ask(vecdb_collection *collection, uint64_t seed)
         vecdb_results *found, *truth;
         vecdb_search_stats stats = {.size = sizeof stats};
         fill(vector);
-        vecdb_query query = {.size = sizeof query, .vector = vector, .k = 10, .columns = VECDB_KEYS_ONLY, .recall = 0.95f};
+        vecdb_query query = {.size = sizeof query, .vector = vector, .k = 10, .columns = VECDB_KEYS_ONLY};
+        query.recall = 0.95f;
         CHECK_OK(err, vecdb_search(collection, &query, &found, &err));
         CHECK_INT(vecdb_results_stats(found, &stats), VECDB_OK);
         outcome.n_distances += stats.n_distances;
