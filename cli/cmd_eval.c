@@ -53,6 +53,8 @@ struct evaluation {
     size_t n_calls;
     double total_s;
     const char *plan;
+    uint32_t ef;      /* the greatest that was used; 0: no graph was */
+    double coverage;  /* of the index: 1 when no vector is scanned */
 };
 
 /* ---------------------------------------------------------------- searching */
@@ -65,6 +67,10 @@ static int search(const struct evaluation *eval, size_t first, size_t n, bool ex
     q.dimension = eval->queries.dimension;
     q.type = eval->queries.type;
     q.exact = exact;
+    if (!exact) {
+        q.recall = eval->options->recall;
+        q.ef = (uint32_t)eval->options->ef;
+    }
     q.columns = VECDB_KEYS_ONLY;
     return vecdb_search(eval->collection, &q, results, err);
 }
@@ -105,9 +111,10 @@ static int run(struct evaluation *eval, struct progress *progress, vecdb_error *
         double seconds = seconds_now() - begin;
         eval->call_s[eval->n_calls++] = seconds;
         eval->total_s += seconds;
-        if (!eval->plan) {
-            vecdb_search_stats stats = {.size = sizeof stats};
-            eval->plan = vecdb_results_stats(results, &stats) || !stats.plan ? "unknown" : stats.plan;
+        vecdb_search_stats stats = {.size = sizeof stats};
+        if (!vecdb_results_stats(results, &stats)) {
+            eval->plan = stats.plan;
+            eval->ef = stats.ef > eval->ef ? stats.ef : eval->ef;
         }
         keep(eval, i, results);
         vecdb_results_free(results);
@@ -289,10 +296,11 @@ static void print_point(struct evaluation *eval)
     double p50 = percentile_us(eval, 0.5), p99 = percentile_us(eval, 0.99);
     int mode = eval->options->mode;
     if (mode == MODE_JSON || mode == MODE_JSONL) {
-        printf("%s{\"ef\":0,\"recall\":%.6f,\"qps\":%.1f,\"p50_us\":%.1f,\"p99_us\":%.1f",
-               mode == MODE_JSON ? "{\"points\":[" : "", found, qps, p50, p99);
-        printf(",\"plan\":\"%s\",\"k\":%u,\"queries\":%zu,\"batch\":%llu}%s\n", eval->plan, eval->k,
-               eval->queries.n_queries, (unsigned long long)batch, mode == MODE_JSON ? "]}" : "");
+        printf("%s{\"ef\":%u,\"recall\":%.6f,\"qps\":%.1f,\"p50_us\":%.1f,\"p99_us\":%.1f",
+               mode == MODE_JSON ? "{\"points\":[" : "", eval->ef, found, qps, p50, p99);
+        printf(",\"plan\":\"%s\",\"coverage\":%.6f,\"k\":%u,\"queries\":%zu,\"batch\":%llu}%s\n", eval->plan,
+               eval->coverage, eval->k, eval->queries.n_queries, (unsigned long long)batch,
+               mode == MODE_JSON ? "]}" : "");
         return;
     }
     struct table table;
@@ -330,6 +338,9 @@ static int evaluate(struct evaluation *eval, vecdb_error *err)
         return status;
     if (!options->truth && (status = search_radii(eval, err)))
         return status;
+    if (!options->exact && (status = cli_wait_index(eval->collection, eval->field->name, options->quiet, err)))
+        return status;
+    eval->coverage = cli_index_coverage(eval->collection, eval->field->name);
     progress_begin(&progress, options->arguments[1], "queries", options->quiet);
     status = run(eval, &progress, err);
     progress_end(&progress);
@@ -347,6 +358,9 @@ int cmd_eval(const struct options *options)
     vecdb *db = NULL;
     if (!options->queries)
         return cli_usage("eval needs --queries FILE");
+    if ((options->recall > 0) + (options->ef > 0) + options->exact > 1)
+        return cli_usage("eval takes one of --recall R, --ef N and --exact");
+    cli_catch_interrupt();
     int status = cli_open_collection(options, VECDB_OPEN_READONLY, &db, &eval.collection, &err);
     if (!status)
         status = cli_fields_read(eval.collection, &fields, &err);

@@ -592,6 +592,12 @@ static int import_rows(struct import *import, vecdb_error *err)
         if ((status = read_batch(import, err)))
             return status;
     }
+    if (!import->options->no_wait && import->collection) {
+        progress_end(&import->progress);
+        status = cli_wait_index(import->collection, NULL, import->options->quiet, err);
+        if (status)
+            return status;
+    }
     return vecdb_background_error(import->db, err);
 }
 

@@ -298,6 +298,8 @@ static int search(const struct options *options, vecdb_collection *collection, c
     q.k = (uint32_t)options->k;
     q.offset = (uint32_t)options->offset;
     q.exact = options->exact;
+    q.recall = options->recall;
+    q.ef = (uint32_t)options->ef;
     q.timeout_ms = (uint32_t)options->timeout_ms;
     q.columns =
         (options->keys_only ? VECDB_KEYS_ONLY : VECDB_METADATA | VECDB_TEXT) | (options->vectors ? VECDB_VECTORS : 0);
@@ -341,6 +343,8 @@ int cmd_query(const struct options *options)
         return cli_usage("--queries needs --row I: which row of the file, from 0");
     if (!options->queries && options->row != OPTION_UNSET)
         return cli_usage("--row goes with --queries FILE");
+    if ((options->recall > 0) + (options->ef > 0) + options->exact > 1)
+        return cli_usage("query takes one of --recall R, --ef N and --exact");
     int status = cli_open_collection(options, VECDB_OPEN_READONLY, &db, &collection, &err);
     if (status || (status = cli_fields_read(collection, &fields, &err)) ||
         (status = cli_fields_find(&fields, options->arguments[1], options->field, &field, &err)))

@@ -327,6 +327,7 @@ int cmd_recall(const struct options *options)
     vecdb *db = NULL;
     if (options->recall > 0 && options->ef)
         return cli_usage("recall takes one of --recall R and --ef N");
+    cli_catch_interrupt();
     if (!options->queries && options->k >= VECDB_MAX_K)
         return cli_usage("-k takes at most %d here: the record itself is one result more", VECDB_MAX_K - 1);
     int status = cli_open_collection(options, VECDB_OPEN_READONLY, &db, &m.collection, &err);
@@ -334,6 +335,8 @@ int cmd_recall(const struct options *options)
         (status = cli_fields_find(&fields, options->arguments[1], options->field, &field, &err)))
         goto done;
     m.field = &field->field;
+    if ((status = cli_wait_index(m.collection, m.field->name, options->quiet, &err)))
+        goto done;
     if ((status = find_queries(&m, &err)))
         goto done;
     progress_begin(&progress, options->arguments[1], "queries", options->quiet);

@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "options.h"
+#include "progress.h"
 
 void cli_fill_options(const struct options *options, int mode, vecdb_options *how)
 {
@@ -44,6 +45,30 @@ int cli_open_collection(const struct options *options, int mode, vecdb **db, vec
         *db = NULL;
     }
     return status;
+}
+
+static int show_building(void *context, const vecdb_progress *progress)
+{
+    progress_show(context, progress->done, progress->total);
+    return cli_interrupted != 0;
+}
+
+int cli_wait_index(vecdb_collection *collection, const char *field, bool quiet, vecdb_error *err)
+{
+    struct progress progress;
+    vecdb_work work = {.size = sizeof work, .progress = show_building, .progress_context = &progress};
+    progress_begin(&progress, "index", "vectors", quiet);
+    int status = vecdb_index_wait(collection, field, 0, &work, err);
+    progress_end(&progress);
+    return status;
+}
+
+double cli_index_coverage(vecdb_collection *collection, const char *field)
+{
+    vecdb_index_info info = {.size = sizeof info};
+    if (vecdb_index_describe(collection, field, &info, NULL) || !info.n_vectors)
+        return 1;
+    return (double)info.n_indexed / (double)info.n_vectors;
 }
 
 static int copy_fields(void *context, const vecdb_collection_info *info)

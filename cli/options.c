@@ -89,8 +89,8 @@ static const struct option_spec specs[] = {
     {"row", 0, NUMBER, FOR_QUERY, AT(row), "I", "which row of the file, from 0", NULL, 0, UINT64_MAX - 2, 0},
     {"like", 0, TEXT, FOR_QUERY, AT(like), "KEY", "records like this one", NULL, 0, 0, 0},
     {"samples", 0, NUMBER, FOR_RECALL, AT(samples), "N", "how many stored vectors are searched for (default: 500)", NULL, 1, 10000000, 0},
-    {"recall", 0, SHARE, FOR_RECALL, AT(recall), "R", "the recall to ask for, like 0.99 (default: 0.95)", NULL, 0, 0, 0},
-    {"ef", 0, NUMBER, FOR_RECALL, AT(ef), "N", "search with this ef, whatever recall it gives", NULL, 1, 100000000, 0},
+    {"recall", 0, SHARE, FOR_QUERY | FOR_EVAL | FOR_RECALL, AT(recall), "R", "the recall to ask for, like 0.99 (default: 0.95)", NULL, 0, 0, 0},
+    {"ef", 0, NUMBER, FOR_QUERY | FOR_EVAL | FOR_RECALL, AT(ef), "N", "search with this ef, whatever recall it gives", NULL, 1, 100000000, 0},
     {"truth", 0, TEXT, FOR_EVAL, AT(truth), "FILE", "true neighbours, row numbers (ibin, ivecs, npy)", NULL, 0, 0, 0},
     {"k", 'k', NUMBER, FOR_QUERY | FOR_EVAL | FOR_RECALL, AT(k), "K", "how many results (default: 10)", NULL, 1, VECDB_MAX_K, 0},
     {"offset", 0, NUMBER, FOR_QUERY, AT(offset), "N", "leave out this many of the nearest", NULL, 0, VECDB_MAX_K, 0},
@@ -109,8 +109,6 @@ static const struct option_spec specs[] = {
 
     {"filter", 0, LATER, FOR_QUERY | FOR_EVAL | FOR_DELETE | FOR_SCAN | FOR_EXPORT, 0, "EXPR", NULL, NULL, 0, 0, 0},
     {"text", 0, LATER, FOR_QUERY, 0, "WORDS", NULL, NULL, 0, 0, 0},
-    {"recall", 0, LATER, FOR_QUERY | FOR_EVAL, 0, "R", NULL, NULL, 0, 0, 0},
-    {"ef", 0, LATER, FOR_QUERY | FOR_EVAL, 0, "A,B,..", NULL, NULL, 0, 0, 0},
     {"nprobe", 0, LATER, FOR_QUERY | FOR_EVAL, 0, "A,B,..", NULL, NULL, 0, 0, 0},
 
     {"json", 0, MODE, FOR_ALL, AT(mode), NULL, "print one JSON document", NULL, 0, 0, MODE_JSON},

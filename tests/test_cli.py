@@ -475,7 +475,9 @@ def a_wrong_query_is_refused_with_a_sentence():
     fails(1, "a row has 5 values", "query", "db", "c", "--queries", write_bin("w.fbin", grid(4, 5), "f"), "--row", 0)
     fails(1, "nope", "query", "db", "nope", "--like", 8)
     fails(1, "none.vecdb", "query", "none.vecdb", "c", "--like", 8)
-    for option in (["--text", "words"], ["--filter", "a=1"], ["--recall", "0.9"], ["--ef", "10"], ["--nprobe=3"]):
+    fails(2, "one of --recall R, --ef N and --exact", "query", "db", "c", "--like", 8, "--recall", "0.9", "--ef", 10)
+    fails(2, "--recall", "query", "db", "c", "--like", 8, "--recall", "1.5")
+    for option in (["--text", "words"], ["--filter", "a=1"], ["--nprobe=3"]):
         part = option[0].split("=")[0] + " is not available in this version"
         fails(2, part, "query", "db", "c", "--like", 8, *option)
     ok("import", "db", "cosine", write_bin("q.fbin", grid(9, 4), "f"))
@@ -532,8 +534,25 @@ def a_wrong_eval_is_refused_with_a_sentence():
           write_bin("t.ibin", [[1, 77]] * 5, "i"))
     fails(1, "holds f32 values", "eval", "db", "c", "--queries", file, "-k", 2, "--truth", file)
     fails(1, "a row has 3 values", "eval", "db", "c", "--queries", write_bin("w.fbin", grid(5, 3), "f"))
-    for option in (["--ef", "10,20"], ["--nprobe", "4"], ["--recall", "0.9"], ["--filter", "x"]):
+    fails(2, "--ef takes a whole number", "eval", "db", "c", "--queries", file, "--ef", "10,20")
+    fails(2, "one of --recall R, --ef N and --exact", "eval", "db", "c", "--queries", file, "--ef", 10, "--exact")
+    for option in (["--nprobe", "4"], ["--filter", "x"]):
         fails(2, "is not available in this version", "eval", "db", "c", "--queries", file, *option)
+
+
+@test
+def an_import_waits_for_the_index_and_eval_searches_it():
+    rows = grid(12000, 16)
+    ok("import", "db", "c", write_bin("a.fbin", rows, "f"), "--metric", "l2")
+    assert [name for name in os.listdir("db") if name.startswith("index-")]
+    file = write_bin("q.fbin", rows[:50], "f")
+    for words in ([], ["--recall", "0.99"], ["--ef", 80]):
+        point = ok("eval", "db", "c", "--queries", file, "-k", 5, *words, "--json").json()["points"][0]
+        assert point["plan"] == "hnsw" and point["coverage"] == 1 and point["ef"] > 0 and point["recall"] > 0.8, point
+    point = ok("eval", "db", "c", "--queries", file, "-k", 5, "--exact", "--json").json()["points"][0]
+    assert point["plan"] == "flat" and point["recall"] == 1, point
+    ok("import", "flat", "c", write_bin("a.fbin", rows, "f"), "--metric", "l2", "--index", "flat")
+    assert not [name for name in os.listdir("flat") if name.startswith("index-")]
 
 
 # ------------------------------------------------------------------ recall
