@@ -124,8 +124,8 @@ int cli_open_collection(const struct options *options, int mode, vecdb **db, vec
                         vecdb_error *err);
 
 /* A copy of a collection's description that outlives the callback. */
-/* Wait until the index of a field (NULL: of all) covers every vector, with progress. INTERRUPTED after a signal that was
- * caught: what is built stays. */
+/* Wait until the index of a field (NULL: of all) covers every vector, with progress. INTERRUPTED after a signal that
+ * was caught: what is built stays. */
 int cli_wait_index(vecdb_collection *collection, const char *field, bool quiet, vecdb_error *err);
 /* The share of the field's vectors that its index covers. */
 double cli_index_coverage(vecdb_collection *collection, const char *field);
