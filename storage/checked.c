@@ -260,7 +260,8 @@ static int file_truncate(sqlite3_file *self, sqlite3_int64 size)
 
 /* What a sync that failed left in the system's memory is taken for clean: the next sync would say that it is durable.
  * Commits without full durability may be in it, and a later one with it relies on their frames. So all is written
- * again; writers and checkpoints hold the gate. */
+ * again; writers and checkpoints hold the gate. The next sync may be another process's, hence the doubt is in `state`;
+ * and set before a sync, because a process may be killed while it waits for one. */
 static int write_again(struct checked_file *file)
 {
     sqlite3_file *inner = file->inner;
@@ -281,20 +282,26 @@ static int write_again(struct checked_file *file)
 static int file_sync(sqlite3_file *self, int flags)
 {
     struct checked_file *file = checked_of(self);
+    struct vdb_state *state = file->checked->state;
+    /* A backup that is being written has no state, and does not outlive a failure. */
+    bool is_wal = file->kind == FILE_WAL && state;
+    bool was_doubtful = is_wal && vdb_state_doubt(state);
+    if (is_wal)
+        vdb_state_set_doubt(state, true);
     int rc = vdb_checked_flush(file);
     if (!rc)
         rc = vdb_checked_fault(file->checked, VDB_IO_SYNC, file->name, SQLITE_IOERR_FSYNC);
     if (!rc && file->mark_failed)
         rc = file->fault;
-    if (!rc && file->kind == FILE_WAL && atomic_load(&file->checked->wal_is_doubtful))
+    if (!rc && was_doubtful)
         rc = write_again(file);
     if (!rc)
         rc = file->inner->pMethods->xSync(file->inner, flags);
-    if (file->kind == FILE_WAL)
-        atomic_store(&file->checked->wal_is_doubtful, rc != SQLITE_OK);
+    if (!rc && is_wal)
+        vdb_state_set_doubt(state, false);
     if (!rc && file->in_checkpoint) {
         /* Complete: SQLite syncs the main file when all frames are copied, then forgets the WAL. */
-        int status = vdb_state_clear_mark(file->checked->state, NULL);
+        int status = vdb_state_clear_mark(state, NULL);
         if (status)
             return status == VECDB_FULL ? SQLITE_FULL : SQLITE_IOERR_FSYNC;
         file->in_checkpoint = false;

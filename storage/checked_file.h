@@ -36,7 +36,6 @@ struct vdb_checked {
     bool is_on_disk; /* `base` is a VFS of SQLite's own */
     bool has_locks; /* the locks of main files are ours, not those of `base` */
     _Atomic bool is_encrypted;
-    _Atomic bool wal_is_doubtful; /* a sync of it has failed: see write_again() */
     _Atomic uint64_t n_read, n_written;
     _Atomic unsigned n_barriers;
     pthread_mutex_t mutex; /* of what follows */

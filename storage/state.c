@@ -12,7 +12,8 @@
  *         48      8  mark: frames in the low 32 bits, salt-2 in the high 32; zero: no mark
  *         56      8  XXH3-64 of bytes 48..55, seeded with MARK_SEED
  *         64      8  durable: as sequence
- *         72   4024  zeros
+ *         72      8  doubt: "vdbdoubt" from before a sync of the WAL until one has succeeded, else zeros
+ *         80   4016  zeros
  *
  * All numbers are little-endian. The locks are bytes behind the end of the file: A the turnstile,
  * B the write lock, M the maintainer's, H the header's, U that of all who have the database open.
@@ -26,6 +27,8 @@
  *   3. A mark is set and cleared by the holder of the gate only, by one pwrite of 16 bytes, and is
  *      on stable storage before the call returns.
  *   4. A word that fails its check is never overwritten: the damage stays visible.
+ *   5. The doubt is set and cleared by the holder of the gate only. It is never synced: after a power cut all that can
+ *      be read is on the disk, and one that is found set all the same costs one more writing of the WAL.
  *
  * Locks are polled: a blocking F_OFD_SETLKW cannot be given a time limit without signals. The wait
  * begins with 20 us and doubles up to 1 ms, which costs a waiter at most 1 ms of a commit that
@@ -60,7 +63,9 @@
 #define AT_SEQUENCE 40
 #define AT_MARK 48
 #define AT_DURABLE 64
-#define AT_ZEROS 72
+#define AT_DOUBT 72
+#define AT_ZEROS 80
+#define DOUBT 0x7462756f64626476u /* "vdbdoubt" */
 #define MARK_SEED 0x6d61726bu /* "mark" */
 #define NUMBER_MASK (((uint64_t)1 << 48) - 1)
 #define USERS_WAIT_MS 2000 /* a sweep holds lock U while it looks whether a snapshot is debris: a commit, maybe */
@@ -337,6 +342,9 @@ static int check_page(const struct vdb_state *state, const unsigned char *page, 
                         (unsigned)vdb_load_u32(page + 8));
     if (vdb_load_u32(page + 12) != VDB_STATE_BYTES)
         return fail_damaged(state, "the header tells a wrong size", err);
+    uint64_t doubt = vdb_load_u64(page + AT_DOUBT);
+    if (doubt && doubt != DOUBT)
+        return fail_damaged(state, "the word of doubt is damaged", err);
     if (!all_zero(page + AT_ZEROS, VDB_STATE_BYTES - AT_ZEROS))
         return fail_damaged(state, "bytes that must be zero are not", err);
     return VECDB_OK;
@@ -680,6 +688,17 @@ void vdb_state_lower(struct vdb_state *state, uint64_t word, uint64_t sequence)
 {
     if (state->writable)
         swap_word(state, AT_SEQUENCE, &word, sequence);
+}
+
+void vdb_state_set_doubt(struct vdb_state *state, bool doubt)
+{
+    if (state->writable)
+        __atomic_store_n((uint64_t *)(void *)(state->page + AT_DOUBT), little(doubt ? DOUBT : 0), __ATOMIC_RELEASE);
+}
+
+bool vdb_state_doubt(const struct vdb_state *state)
+{
+    return load_word(state, AT_DOUBT) != 0;
 }
 
 /* Written also where it is there already: the sync of it may have failed, and only bytes that are dirty again are

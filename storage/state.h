@@ -89,6 +89,10 @@ void vdb_state_raise_durable(struct vdb_state *state, uint64_t sequence);
 /* After a power cut took back commits that were not durable: replace `word`, if it is still there. */
 void vdb_state_lower(struct vdb_state *state, uint64_t word, uint64_t sequence);
 
+/* Did the last sync of the WAL, of whichever process, fail, or not come to its end? For the holder of the gate. */
+void vdb_state_set_doubt(struct vdb_state *state, bool doubt);
+bool vdb_state_doubt(const struct vdb_state *state);
+
 /* The checkpoint mark. set and clear sync the file. */
 int vdb_state_set_mark(struct vdb_state *state, uint32_t n_frames, uint32_t salt2, vecdb_error *err);
 int vdb_state_clear_mark(struct vdb_state *state, vecdb_error *err);

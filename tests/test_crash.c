@@ -538,3 +538,90 @@ TEST(syncs_that_are_left_out_are_noticed)
     CHECK(is_noticed("vectors-"));
     CHECK(is_noticed(NULL));
 }
+
+/* ------------------------------------------------------------------ a sync that failed elsewhere */
+
+static int put_number(vecdb *db, int64_t number, vecdb_error *err)
+{
+    float values[4] = {(float)number, 1, 2, 3};
+    vecdb_record record = {.key = vecdb_key_int(number), .vector = values, .dimension = 4, .type = VECDB_F32};
+    vecdb_collection *collection;
+    int status = vecdb_collection_open(db, "c", &collection, err);
+    return status ? status : vecdb_put(collection, &record, 1, err);
+}
+
+/* The database that the cut left must hold these records. */
+static void verify_numbers(const char *path, const int64_t *numbers, size_t n)
+{
+    vecdb_error err = VECDB_ERROR_INIT;
+    vecdb_collection *collection;
+    vecdb_key keys[8];
+    vecdb_results *results;
+    vecdb *db = open_image(path, VECDB_OPEN_EXISTING);
+    check_image(db, "after the cut");
+    CRASH_OK(err, vecdb_collection_open(db, "c", &collection, &err));
+    for (size_t i = 0; i < n; i++)
+        keys[i] = vecdb_key_int(numbers[i]);
+    CRASH_OK(err, vecdb_get(collection, keys, n, 0, &results, &err));
+    for (size_t i = 0; i < n; i++)
+        if (!vecdb_result_found(results, i))
+            CRASH_FAIL("record %lld was acknowledged and is gone", (long long)numbers[i]);
+    vecdb_results_free(results);
+    vecdb_close(db);
+}
+
+/* Three handles: what `relaxed` commits is not synced, the `nth` sync of `failing` fails, and `durable` is opened after
+ * that, so that the system does not tell it; what it acknowledges rests on the frames of `relaxed`. Returns whether
+ * there was an nth sync. */
+static bool commit_after_failed_sync(unsigned nth)
+{
+    struct crash_journal journal;
+    vecdb_error err = VECDB_ERROR_INIT;
+    vecdb_field field = {.name = "f", .dimension = 4, .type = VECDB_F32, .metric = VECDB_L2};
+    vecdb_options options = {.size = sizeof options, .threads = VECDB_THREADS_NONE};
+    vecdb *relaxed, *failing, *durable;
+    vecdb_collection *collection;
+    char root[250], path[300];
+    snprintf(crash_where, sizeof crash_where, "sync %u of another handle failed", nth);
+    snprintf(root, sizeof root, "%s", fresh_directory("shared"));
+    snprintf(path, sizeof path, "%s/db", root);
+    CHECK(!mkdir(root, 0777));
+    crash_record_begin(root, &journal);
+    CRASH_OK(err, vecdb_open(path, &options, &failing, &err));
+    options.durability = VECDB_DURABILITY_NORMAL;
+    CRASH_OK(err, vecdb_open(path, &options, &relaxed, &err));
+    CRASH_OK(err, vecdb_collection_create(failing, "c", &field, 1, VECDB_MUST_BE_NEW, &collection, &err));
+    CRASH_OK(err, put_number(relaxed, 1, &err));
+    crash_record_fail_sync(nth);
+    int status = put_number(failing, 2, &err);
+    bool has_failed = crash_record_failed_syncs() > 0;
+    crash_record_fail_sync(0);
+    CHECK_INT(status, has_failed ? VECDB_IO : VECDB_OK);
+    options.durability = VECDB_DURABILITY_FULL;
+    CRASH_OK(err, vecdb_open(path, &options, &durable, &err));
+    CRASH_OK(err, put_number(durable, 3, &err));
+    crash_record_look();
+    struct crash_disk *disk = crash_disk_new(&journal);
+    crash_disk_advance(disk, journal.n_events);
+    const char *image = fresh_directory("image");
+    crash_disk_cut(disk, CRASH_LOST, 1, image);
+    crash_disk_free(disk);
+    vecdb_close(relaxed);
+    vecdb_close(failing);
+    vecdb_close(durable);
+    crash_record_end();
+    crash_journal_release(&journal);
+    snprintf(path, sizeof path, "%s/db", image);
+    int64_t numbers[] = {1, 3, 2};
+    verify_numbers(path, numbers, has_failed ? 2 : 3);
+    remove_all(root);
+    return has_failed;
+}
+
+TEST(a_sync_that_failed_in_one_handle_costs_another_no_commit)
+{
+    unsigned nth = 1;
+    while (commit_after_failed_sync(nth))
+        nth++;
+    CHECK_LE(2, nth);
+}
