@@ -296,6 +296,18 @@ bench-peers-flat: $B/vecdb-cli ## exact search beside FAISS and sqlite-vec, from
 	test -x build/peers/bin/python || /usr/bin/python3 -m venv build/peers
 	build/peers/bin/pip install -q $(PEERS)
 	build/peers/bin/python bench/peers_flat.py --cli $B/vecdb-cli
+PEERS_GRAPH := faiss-cpu==1.15.1 usearch==2.26.6 scalable-vs==0.5.0 zvec==0.8.0 lancedb==0.40.0 sqlite-vec==0.1.9 \
+    numpy==2.4.6
+HNSWLIB := 0.8.0
+bench-peers: $B/vecdb-cli $B/bench/bench_search ## graphs beside other engines: JSON, table, bench/recall_qps.svg
+	test -x build/peers/bin/python || /usr/bin/python3 -m venv build/peers
+	build/peers/bin/pip install -q $(PEERS_GRAPH)
+	test -d build/peers/src/hnswlib-$(HNSWLIB) || { mkdir -p build/peers/src && build/peers/bin/pip download -q \
+	    --no-deps --no-build-isolation --no-binary :all: -d build/peers/src hnswlib==$(HNSWLIB) && \
+	    tar xzf build/peers/src/hnswlib-$(HNSWLIB).tar.gz -C build/peers/src; }
+	$(CXX) -O3 -march=native -std=c++17 -pthread -I build/peers/src/hnswlib-$(HNSWLIB) \
+	    -o build/peers/peers_hnswlib bench/peers_hnswlib.cpp
+	build/peers/bin/python bench/peers_graph.py --vecdb $B --hnswlib-version $(HNSWLIB) $(PEERS_FLAGS)
 
 format: ## lay out the sources with clang-format-14
 	clang-format-14 -i $$(git ls-files '*.c' '*.h')
@@ -332,6 +344,6 @@ help: ## this list
 	    printf "  %-10s %s%s\n", name, part[2], part[1] == "" ? "" : " (" part[1] ")"}' Makefile
 
 .PHONY: all tests fuzzers benches examples deps deps-test deps-arm64 quickstart test test-quick test-asan test-tsan test-arm64 test-neon \
-    test-examples fuzz crash soak layering symbols habits headers bench bench-peers-flat format format-check install uninstall clean help FORCE
+    test-examples fuzz crash soak layering symbols habits headers bench bench-peers bench-peers-flat format format-check install uninstall clean help FORCE
 .SECONDARY:
 -include $(shell find $B -name '*.d' 2>/dev/null)
