@@ -222,7 +222,8 @@ int main(int argc, char **argv)
     vecdb_error error = {0};
     vecdb_options options = {.size = sizeof options, .mode = VECDB_OPEN_READONLY, .threads = VECDB_THREADS_NONE};
     if (vecdb_open(files[0], &options, &db, &error) != VECDB_OK ||
-        vecdb_collection_open(db, files[1], &setup.collection, &error) != VECDB_OK)
+        vecdb_collection_open(db, files[1], &setup.collection, &error) != VECDB_OK ||
+        vecdb_index_wait(setup.collection, NULL, 0, NULL, &error) != VECDB_OK) /* it is loaded, if it is there */
         die(files[0], error.message);
     for (; first < argc; first++) {
         if (strcmp(argv[first], "-") == 0)
