@@ -297,7 +297,7 @@ bench-peers-flat: $B/vecdb-cli ## exact search beside FAISS and sqlite-vec, from
 	build/peers/bin/pip install -q $(PEERS)
 	build/peers/bin/python bench/peers_flat.py --cli $B/vecdb-cli
 PEERS_GRAPH := faiss-cpu==1.15.1 usearch==2.26.6 scalable-vs==0.5.0 zvec==0.8.0 lancedb==0.40.0 sqlite-vec==0.1.9 \
-    numpy==2.4.6
+    numpy==2.4.6 pybind11==2.13.6 wheel==0.45.1
 HNSWLIB := 0.8.0
 bench-peers: $B/vecdb-cli $B/bench/bench_search ## graphs beside other engines: JSON, table, bench/recall_qps.svg
 	test -x build/peers/bin/python || /usr/bin/python3 -m venv build/peers
