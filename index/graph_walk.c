@@ -146,25 +146,24 @@ static inline void prefetch_record(const struct vdb_space *space, uint32_t node)
         __builtin_prefetch(record + i);
 }
 
-/* Those of n links that were not met yet; VDB_NO_NODE ends them. `full` tells whether it did not. */
+/* Those of n links that were not met yet; VDB_NO_NODE ends them. `full` tells whether it did not. Which links were met
+ * cannot be guessed, so nothing branches on it: each is written, and the place is kept when it is new. */
 static inline uint32_t gather(struct vdb_graph_scratch *scratch, const struct vdb_space *space,
                               const _Atomic uint32_t *row, uint32_t n, uint32_t *batch, bool *full)
 {
     uint8_t *visited = scratch->visited, epoch = scratch->epoch;
-    uint32_t n_batch = 0;
-    for (uint32_t j = 0; j < n; j++) {
+    uint32_t n_batch = 0, j = 0;
+    for (; j < n; j++) {
         uint32_t link = load_link(&row[j]);
-        if (link == VDB_NO_NODE) {
-            *full = false;
-            return n_batch;
-        }
-        if (visited[link] == epoch)
-            continue;
+        if (link == VDB_NO_NODE)
+            break;
+        batch[n_batch] = link;
+        n_batch += visited[link] != epoch;
         visited[link] = epoch;
-        prefetch_record(space, link);
-        batch[n_batch++] = link;
     }
-    *full = true;
+    *full = j == n;
+    for (uint32_t i = 0; i < n_batch; i++)
+        prefetch_record(space, batch[i]);
     return n_batch;
 }
 
