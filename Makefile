@@ -97,6 +97,7 @@ AVX512 := -O3 -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx2 -mfma -mf16c
 $B/simd/kernels_avx512.o: private ISA := $(AVX512)
 $B/simd/kernels_avx512vnni.o: private ISA := $(AVX512) -mavx512vnni -mavx512vpopcntdq
 $B/simd/kernels_avx512bf16.o: private ISA := $(AVX512) -mavx512bf16
+$B/simd/keys_avx512.o: private ISA := $(AVX512)
 $B/simd/codes_avx2.o: private ISA := $(SAME_BITS) -mavx2 -mpopcnt
 $B/simd/codes_vnni.o: private ISA := $(AVX512) -mavx512vnni -mavx512vpopcntdq $(SAME_BITS)
 else

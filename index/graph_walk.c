@@ -4,10 +4,16 @@
  *
  *     entry -> greedy through the upper layers -> walk of the base layer with a pool of `ef` candidates
  *
- * The pool is one sorted array of 64-bit keys (graph_private.h): inserting moves memory, and for the tens to
- * hundreds of candidates that a search keeps this is faster than two heaps (10-16 %, measured). Following a
- * candidate gathers those of its neighbours that this walk has not met, scores them with one call of a kernel, and
- * pushes the ones that are nearer than the pool's last.
+ * The pool is one sorted array of 64-bit keys (graph_private.h), filled by a kernel: for the tens to hundreds of
+ * candidates that a search keeps this is faster than two heaps (10-16 %, measured). Following a candidate gathers
+ * those of its neighbours that this walk has not met, scores them with one call of a kernel, and pushes the ones that
+ * are nearer than the pool's last.
+ *
+ * The walk is one step ahead of itself. Once the pool is full, the next candidate is followed, and the records of its
+ * neighbours are asked for, before those of the last one are scored: memory works while the processor does. What the
+ * last one's neighbours would have changed is seen a step later. That costs up to 4 % more distances where ef is
+ * small, gains .002 of recall, and 2 to 13 % more queries a second. While the pool fills, when each step is far better
+ * than the one before, nothing is done ahead.
  *
  * Who was met is told by a byte for each node: the epoch of the walk that met it last. Epochs run from 1 to 255; only
  * when they wrap around is the array cleared, so a walk never pays for the nodes it does not see.
@@ -65,9 +71,10 @@ int vdb_scratch_reserve(struct vdb_graph_scratch *scratch, const struct vdb_grap
         scratch->n_visited = graph->capacity;
     }
     if (scratch->n_keys < limit) {
-        uint64_t *keys = vdb_graph_alloc(memory, limit, sizeof *keys);
+        size_t n_keys = ((size_t)limit + 7) / 8 * 8;
+        uint64_t *keys = vdb_graph_alloc(memory, n_keys, sizeof *keys);
         if (!keys)
-            return vdb_fail_memory(err, limit * sizeof *keys);
+            return vdb_fail_memory(err, n_keys * sizeof *keys);
         vdb_free_aligned(memory, scratch->keys);
         scratch->keys = keys;
         scratch->n_keys = limit;
@@ -94,43 +101,33 @@ void vdb_scratch_next_epoch(struct vdb_graph_scratch *scratch)
 
 /* ------------------------------------------------------------------ the walk */
 
-/* The first place whose key is not below `key`. */
-static uint32_t place_of(const uint64_t *keys, uint32_t n, uint64_t key)
-{
-    const uint64_t *at = keys;
-    while (n > 1) {
-        uint32_t half = n / 2;
-        at += at[half - 1] < key ? half : 0;
-        n -= half;
-    }
-    return (uint32_t)(at - keys) + (n == 1 && *at < key);
-}
-
 struct pool {
     uint64_t *keys;
     uint32_t n, limit;
     uint32_t next; /* the first that was not followed is not before */
 };
 
-static inline void push(struct pool *pool, uint64_t key)
+/* An empty pool, as the kernel that fills it wants it. */
+static inline void begin_pool(struct pool *pool)
 {
-    if (pool->n == pool->limit) {
-        if (key >= pool->keys[pool->n - 1])
-            return;
-        pool->n--;
-    }
-    uint32_t place = place_of(pool->keys, pool->n, key);
-    memmove(pool->keys + place + 1, pool->keys + place, (pool->n - place) * sizeof key);
-    pool->keys[place] = key;
-    pool->n++;
-    if (place < pool->next)
-        pool->next = place;
+    memset(pool->keys, 0xff, ((size_t)pool->limit + 7) / 8 * 8 * sizeof *pool->keys);
+}
+
+static inline void push(struct pool *pool, const struct vdb_walk *walk, const uint64_t *keys, uint32_t n)
+{
+    uint32_t place = walk->space.codec->kernels->insert_keys(pool->keys, &pool->n, pool->limit, keys, n);
+    pool->next = place < pool->next ? place : pool->next;
 }
 
 static inline void skip_followed(struct pool *pool)
 {
-    while (pool->next < pool->n && pool->keys[pool->next] & 1)
-        pool->next++;
+    const uint64_t *keys = pool->keys;
+    uint32_t at = pool->next;
+    while (at + 4 <= pool->n && keys[at] & keys[at + 1] & keys[at + 2] & keys[at + 3] & 1)
+        at += 4;
+    while (at < pool->n && keys[at] & 1)
+        at++;
+    pool->next = at;
 }
 
 static inline uint32_t load_link(const _Atomic uint32_t *link)
@@ -175,8 +172,8 @@ static inline void prefetch_row(const struct vdb_graph *graph, uint64_t key)
 }
 
 /* Push what was scored. The links of the nearest are fetched meanwhile: mostly, it is followed next. */
-static inline void push_all(struct pool *pool, const struct vdb_graph *graph, const float *scores,
-                            const uint32_t *nodes, uint32_t n)
+static inline void push_all(struct pool *pool, const struct vdb_walk *walk, const float *scores, const uint32_t *nodes,
+                            uint32_t n)
 {
     uint64_t keys[VDB_GRAPH_BATCH + 1], best = UINT64_MAX;
     uint64_t last = pool->n == pool->limit ? pool->keys[pool->n - 1] : UINT64_MAX;
@@ -187,10 +184,10 @@ static inline void push_all(struct pool *pool, const struct vdb_graph *graph, co
         keys[n_keys] = key;
         n_keys += key < last;
     }
-    if (n_keys)
-        prefetch_row(graph, best);
-    for (uint32_t i = 0; i < n_keys; i++)
-        push(pool, keys[i]);
+    if (!n_keys)
+        return;
+    prefetch_row(walk->graph, best);
+    push(pool, walk, keys, n_keys);
 }
 
 static bool is_among(const uint32_t *nodes, uint32_t n, uint32_t node)
@@ -252,35 +249,50 @@ static uint32_t follow(struct vdb_walk *walk, uint32_t node, uint32_t *batch)
     return n;
 }
 
+/* The nearest candidate that was not followed yet; the links of the one behind it are fetched. False: there is none. */
+static bool take(struct pool *pool, const struct vdb_graph *graph, uint32_t *node)
+{
+    skip_followed(pool);
+    if (pool->next == pool->n)
+        return false;
+    *node = vdb_candidate_node(pool->keys[pool->next]);
+    pool->keys[pool->next] |= 1;
+    skip_followed(pool);
+    if (pool->next < pool->n)
+        prefetch_row(graph, pool->keys[pool->next]);
+    return true;
+}
+
 uint32_t vdb_walk_base(struct vdb_walk *walk, uint32_t start, uint32_t limit)
 {
     struct vdb_graph_scratch *scratch = walk->scratch;
     struct pool pool = {scratch->keys, 0, limit, 0};
-    uint32_t batch[VDB_GRAPH_BATCH], n;
+    uint32_t batches[2][VDB_GRAPH_BATCH], n, n_ahead, node;
     float scores[VDB_GRAPH_BATCH];
     assert(limit > 0 && limit <= scratch->n_keys);
+    begin_pool(&pool);
     vdb_scratch_next_epoch(scratch);
     scratch->visited[start] = scratch->epoch;
     if (walk->without)
         scratch->visited[*walk->without] = scratch->epoch;
     if (walk->without && start == *walk->without) {
-        n = follow(walk, start, batch);
+        n = follow(walk, start, batches[0]);
     } else {
-        batch[0] = start;
+        batches[0][0] = start;
         n = 1;
     }
-    for (;;) {
+    for (unsigned turn = 0;; turn ^= 1) {
+        uint32_t *batch = batches[turn], *ahead = batches[turn ^ 1];
+        bool is_ahead = pool.n == pool.limit && take(&pool, walk->graph, &node);
+        n_ahead = is_ahead ? follow(walk, node, ahead) : 0;
         vdb_space_score(&walk->space, walk->query, batch, n, scores);
-        push_all(&pool, walk->graph, scores, batch, n);
-        skip_followed(&pool);
-        if (pool.next == pool.n)
-            return pool.n;
-        uint64_t key = pool.keys[pool.next];
-        pool.keys[pool.next] |= 1;
-        skip_followed(&pool);
-        if (pool.next < pool.n)
-            prefetch_row(walk->graph, pool.keys[pool.next]);
-        n = follow(walk, vdb_candidate_node(key), batch);
+        push_all(&pool, walk, scores, batch, n);
+        if (!is_ahead) {
+            if (!take(&pool, walk->graph, &node))
+                return pool.n;
+            n_ahead = follow(walk, node, ahead);
+        }
+        n = n_ahead;
     }
 }
 
@@ -291,8 +303,10 @@ uint32_t vdb_walk_upper(struct vdb_walk *walk, uint32_t layer, uint32_t start, u
     struct vdb_graph_scratch *scratch = walk->scratch;
     struct pool pool = {scratch->keys, 0, limit, 0};
     uint32_t batch[VDB_GRAPH_UPPER_DEGREE] = {start}, nodes[VDB_GRAPH_UPPER_DEGREE], n = 1;
+    uint64_t keys[VDB_GRAPH_UPPER_DEGREE];
     float scores[VDB_GRAPH_UPPER_DEGREE];
     assert(limit > 0 && limit <= scratch->n_keys);
+    begin_pool(&pool);
     vdb_scratch_next_epoch(scratch);
     scratch->visited[start] = scratch->epoch;
     for (;;) {
@@ -301,7 +315,8 @@ uint32_t vdb_walk_upper(struct vdb_walk *walk, uint32_t layer, uint32_t start, u
         vdb_space_score(&walk->space, walk->query, nodes, n, scores);
         walk->counts.n_distances += n;
         for (uint32_t i = 0; i < n; i++)
-            push(&pool, vdb_candidate_key(scores[i], batch[i]));
+            keys[i] = vdb_candidate_key(scores[i], batch[i]);
+        push(&pool, walk, keys, n);
         skip_followed(&pool);
         if (pool.next == pool.n)
             return pool.n;

@@ -69,6 +69,12 @@ typedef void (*vdb_code_bits_fn)(const void *query, const unsigned char *codes, 
                                  const uint32_t *ids, size_t n, float *out);
 /* One Hadamard transform in place of n = 2^m >= 64 floats, not scaled; the same bits on every tier. */
 typedef void (*vdb_hadamard_fn)(float *values, size_t n);
+/* Put n_fresh keys, in their order, into keys[0 .. *n), which ascend and are at most `limit` >= 1; what does not fit
+ * falls out at the end. Returns the lowest place that was given, `limit` when there was none. No key is given twice.
+ * `keys` is aligned to 64 bytes and has room for `limit` rounded up to a multiple of 8; from *n on, those hold
+ * UINT64_MAX, which is no key, and still do so afterwards. */
+typedef uint32_t (*vdb_insert_keys_fn)(uint64_t *keys, uint32_t *n, uint32_t limit, const uint64_t *fresh,
+                                       uint32_t n_fresh);
 
 struct vdb_kernels {
     const char *name; /* "scalar", "avx2", "avx512", "avx512-vnni-bf16", "neon", "neon-dotprod", ... */
@@ -82,6 +88,7 @@ struct vdb_kernels {
     vdb_code_fn code4, code8;
     vdb_code_bits_fn code_bits;
     vdb_hadamard_fn hadamard;
+    vdb_insert_keys_fn insert_keys;
     /* n values of a type as floats, exactly. [type], f32 included. */
     void (*widen[VECDB_U8 + 1])(const void *values, size_t n, float *out);
 };

@@ -162,6 +162,7 @@ const struct vdb_kernels vdb_avx2_kernels = {
     VDB_TABLE_FLOAT(avx2),
     VDB_TABLE_INTEGER(avx2, NULL, NULL),
     VDB_TABLE_CODES(avx2),
+    VDB_TABLE_KEYS(scalar),
 };
 
 #else

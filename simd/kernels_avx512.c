@@ -160,6 +160,7 @@ const struct vdb_kernels vdb_avx512_kernels = {
     VDB_TABLE_FLOAT(avx512),
     VDB_TABLE_INTEGER(avx512, NULL, NULL),
     VDB_TABLE_CODES(avx2),
+    VDB_TABLE_KEYS(avx512),
 };
 
 #else

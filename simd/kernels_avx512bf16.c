@@ -135,6 +135,7 @@ const struct vdb_kernels vdb_bf16_kernels = {
     VDB_TABLE_FLOAT(avx512),
     VDB_TABLE_INTEGER(vnni, dot_bf16, cosine_bf16),
     VDB_TABLE_CODES(vnni),
+    VDB_TABLE_KEYS(avx512),
 };
 
 #else

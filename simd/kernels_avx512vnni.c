@@ -80,6 +80,7 @@ const struct vdb_kernels vdb_vnni_kernels = {
     VDB_TABLE_FLOAT(avx512),
     VDB_TABLE_INTEGER(vnni, NULL, NULL),
     VDB_TABLE_CODES(vnni),
+    VDB_TABLE_KEYS(avx512),
 };
 
 #else

@@ -120,6 +120,7 @@ const struct vdb_kernels vdb_neon_kernels = {
     VDB_TABLE_FLOAT(neon),
     VDB_TABLE_INTEGER(neon, NULL, NULL),
     VDB_TABLE_CODES(neon),
+    VDB_TABLE_KEYS(scalar),
 };
 
 #else

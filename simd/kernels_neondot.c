@@ -30,6 +30,7 @@ const struct vdb_kernels vdb_dotprod_kernels = {
     VDB_TABLE_FLOAT(neon),
     VDB_TABLE_INTEGER(dotprod, NULL, NULL),
     VDB_TABLE_CODES(dotprod),
+    VDB_TABLE_KEYS(scalar),
 };
 
 #else

@@ -89,6 +89,15 @@
     .code4 = vdb_##tier##_code4, .code8 = vdb_##tier##_code8, .code_bits = vdb_##tier##_code_bits,                     \
     .hadamard = vdb_##tier##_hadamard
 
+/* Sorted keys: keys_<tier>.c. */
+#define VDB_INSERT_KEYS(name)                                                                                          \
+    uint32_t name(uint64_t *keys, uint32_t *n, uint32_t limit, const uint64_t *fresh, uint32_t n_fresh)
+#define VDB_TABLE_KEYS(tier) .insert_keys = vdb_##tier##_insert_keys
+VDB_INSERT_KEYS(vdb_scalar_insert_keys);
+#if defined(__x86_64__)
+VDB_INSERT_KEYS(vdb_avx512_insert_keys);
+#endif
+
 VDB_SCORE_KERNEL(vdb_scalar_hamming);
 VDB_DECLARE_CODE_KERNELS(scalar);
 extern const struct vdb_kernels vdb_scalar_kernels;

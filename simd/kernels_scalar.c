@@ -210,4 +210,5 @@ const struct vdb_kernels vdb_scalar_kernels = {
     VDB_TABLE_FLOAT(scalar),
     VDB_TABLE_INTEGER(scalar, NULL, NULL),
     VDB_TABLE_CODES(scalar),
+    VDB_TABLE_KEYS(scalar),
 };

@@ -204,3 +204,52 @@ TEST(a_hadamard_transform_is_the_textbook_one_to_the_bit)
         unfence(&got);
     }
 }
+
+/* ------------------------------------------------------------------ sorted keys */
+
+#define MOST_KEYS 300u
+
+/* The plain way: behind all keys that are smaller, the last one falls out. */
+static uint32_t insert_plainly(uint64_t *keys, uint32_t *n, uint32_t limit, const uint64_t *fresh, uint32_t n_fresh)
+{
+    uint32_t lowest = limit;
+    for (uint32_t i = 0; i < n_fresh; i++) {
+        uint32_t place = 0;
+        while (place < *n && keys[place] < fresh[i])
+            place++;
+        if (place == limit)
+            continue;
+        *n += *n < limit;
+        for (uint32_t at = *n - 1; at > place; at--)
+            keys[at] = keys[at - 1];
+        keys[place] = fresh[i];
+        lowest = place < lowest ? place : lowest;
+    }
+    return lowest;
+}
+
+TEST(keys_are_put_where_they_belong_and_the_largest_fall_out)
+{
+    struct vdb_random random = {test_seed()};
+    _Alignas(64) uint64_t got[MOST_KEYS + 8], want[MOST_KEYS + 8];
+    uint64_t fresh[MAX_IDS];
+    find_tables();
+    for (size_t t = 0; t < n_tables; t++)
+        for (uint32_t limit = 1; limit <= MOST_KEYS; limit += limit < 40 ? 1 : 13) {
+            uint32_t n_got = 0, n_want = 0, room = (limit + 7) / 8 * 8;
+            memset(got, 0xff, sizeof got);
+            memset(want, 0xff, sizeof want);
+            got[room] = 0; /* belongs to somebody else */
+            for (uint64_t step = 0; step < 60; step++) {
+                uint32_t n_fresh = (uint32_t)vdb_random_below(&random, MAX_IDS + 1);
+                for (uint32_t i = 0; i < n_fresh; i++) /* different ones, of all magnitudes */
+                    fresh[i] = (vdb_random_next(&random) >> vdb_random_below(&random, 40) & ~UINT64_C(0xfff)) |
+                               (step * MAX_IDS + i);
+                uint32_t place = tables[t]->insert_keys(got, &n_got, limit, fresh, n_fresh);
+                CHECK_INT(place, insert_plainly(want, &n_want, limit, fresh, n_fresh));
+                CHECK_INT(n_got, n_want);
+                if (memcmp(got, want, room * sizeof *got) != 0 || got[room] != 0)
+                    FAIL("%s: limit %u, step %u: the keys differ", tables[t]->name, limit, (unsigned)step);
+            }
+        }
+}
