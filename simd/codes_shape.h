@@ -58,11 +58,30 @@ CODES_INLINE void score_codes(int width, const struct vdb_code_query *query, con
 {
     const size_t n_bytes = width == 4 ? n_values / 2 : n_values, n_fetched = n_bytes + 8;
     const size_t few = n_fetched < CODES_AHEAD_BYTES ? n_fetched : CODES_AHEAD_BYTES;
-    for (size_t i = 0; i < n && i < CODES_AHEAD; i++)
-        fetch_record(codes + ids[i] * stride, few);
-    for (size_t i = 0; i < n; i++) {
-        if (i + CODES_AHEAD < n)
-            fetch_record(codes + ids[i + CODES_AHEAD] * stride, few);
+    size_t i = 0, ahead = 0;
+    for (; ahead < n && ahead < CODES_AHEAD; ahead++)
+        fetch_record(codes + ids[ahead] * stride, few);
+#ifdef HAS_SUMS_OF_FOUR
+    for (; i + 4 <= n; i += 4) {
+        const unsigned char *records[4];
+        int32_t sums[4];
+        for (int r = 0; r < 4; r++, ahead++) {
+            records[r] = codes + ids[i + (size_t)r] * stride;
+            if (ahead < n)
+                fetch_record(codes + ids[ahead] * stride, few);
+        }
+        if (width == 4)
+            sum4_of_four(query->values, records, n_values, sums);
+        else
+            sum8_of_four(query, records, n_values, sums);
+        for (int r = 0; r < 4; r++)
+            out[i + (size_t)r] = score_of(records[r] + n_bytes, query->scale,
+                                          width == 4 ? 2 * sums[r] - 15 * query->sum : sums[r]);
+    }
+#endif
+    for (; i < n; i++, ahead++) {
+        if (ahead < n)
+            fetch_record(codes + ids[ahead] * stride, few);
         const unsigned char *record = codes + ids[i] * stride;
         int32_t sum = width == 4 ? 2 * sum4(query->values, record, n_values) - 15 * query->sum
                                 : sum8(query, record, n_values);
