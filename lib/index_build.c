@@ -261,11 +261,18 @@ static int insert_rows(struct round *round, vecdb_error *err)
 }
 
 /* Live rows below the graph's end, at most. The catalog forgets a dead slot when no page holds it any more, the graph
- * does not: so what is dead in it is told by what is alive. */
+ * does not: so what is dead in it is told by what is alive. Rows are counted by blocks: of the one that the end is in,
+ * as many count as there are slots before the end. */
 static uint64_t most_live(const struct vdb_view *view, const struct vdb_view_field *field, uint32_t end)
 {
     uint64_t n_rows = field->n_paged_rows + field->n_tail_rows, n_behind = vdb_view_count_rows_from(field, end);
     uint64_t n_dead = 0;
+    struct vdb_view_blocks source;
+    struct vdb_blocks blocks;
+    uint32_t first = 0;
+    vdb_view_get_blocks_from(&source, field, end, &blocks, &first);
+    if (blocks.n_blocks && first < end)
+        n_behind -= end - first < n_behind ? end - first : n_behind;
     if (vdb_view_count_dead(view, field, NULL, &n_dead, NULL))
         n_dead = 0;
     n_rows -= n_behind < n_rows ? n_behind : n_rows;

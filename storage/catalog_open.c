@@ -79,7 +79,7 @@ static int set_one(struct vdb_connection *connection, const char *name, const ch
     sqlite3_stmt *statement;
     if (sqlite3_prepare_v2(connection->sqlite, sql, -1, &statement, NULL))
         return vdb_fail_sqlite(err, connection, sql);
-    int rc = VECDB_OK, step = sqlite3_step(statement);
+    int step = sqlite3_step(statement), rc = VECDB_OK;
     const char *found = step == SQLITE_ROW ? (const char *)sqlite3_column_text(statement, 0) : NULL;
     if (step != SQLITE_DONE && !found) /* also a row whose text there was no memory for */
         rc = vdb_fail_sqlite(err, connection, sql);

@@ -27,9 +27,9 @@
 #define DEPTH 48
 #define MOST_SITES 8192
 #ifdef __OPTIMIZE__
-#define KEY_FRAMES 3
+#define KEY_FRAMES 5 /* two of them are the test's own allocator */
 #else
-#define KEY_FRAMES 7 /* more of the functions that are in the way: allocator, vfs */
+#define KEY_FRAMES 9 /* more of the functions that are in the way: allocator, vfs */
 #endif
 
 extern char __executable_start, etext;
@@ -46,6 +46,11 @@ static long *first_calls;
 static size_t n_sites, site_capacity;
 static uint64_t site_keys[MOST_SITES];
 
+static const char *_Atomic arranged_at; /* a part of a name; NULL: nothing is arranged */
+static int (*arranged)(void *context);
+static void *arranged_context;
+static _Atomic bool has_arranged;
+
 /* The places of the record, in the order of their addresses. */
 struct place {
     unsigned long address; /* of the call's last byte, from the start of the program */
@@ -59,6 +64,11 @@ static bool fails_new;
 static enum inject_way way_of_failing;
 static int n_new_failed; /* of this life */
 static atomic_flag places_busy = ATOMIC_FLAG_INIT;
+
+bool inject_refuses_memory(void)
+{
+    return false;
+}
 
 void inject_enter(void)
 {
@@ -90,6 +100,20 @@ void inject_begin(enum inject_what what, int os_error, long first, long n_failin
     failed = false;
     fails_new = false;
     first_calls = NULL;
+    arranged_at = NULL;
+    has_arranged = false;
+}
+
+void inject_arrange(const char *name, int (*happen)(void *context), void *context)
+{
+    arranged = happen;
+    arranged_context = context;
+    arranged_at = name;
+}
+
+bool inject_has_arranged(void)
+{
+    return has_arranged;
 }
 
 void inject_watch(enum inject_what what, long *firsts, size_t capacity)
@@ -232,14 +256,31 @@ static bool is_new(const char *name)
     return fails;
 }
 
+static int do_arranged(const char *name)
+{
+    const char *part = arranged_at;
+    if (!part || !entered || inside || !strstr(name, part))
+        return 0;
+    inside++;
+    int answer = arranged(arranged_context);
+    inside--;
+    if (answer == INJECT_LATER)
+        return 0;
+    arranged_at = NULL;
+    has_arranged |= answer != 0;
+    return answer;
+}
+
 /* 0: go on. Else what to fail with. */
 static __attribute__((noinline)) int ask(enum inject_what kind, const char *name)
 {
     bool counts = what_fails == kind || (what_fails == INJECT_FILES && kind > INJECT_FILES);
+    int answer = arranged_at ? do_arranged(name) : 0;
+    if (answer)
+        return answer;
     if (!counts || !entered || inside)
         return 0;
     inside++;
-    int answer = 0;
     long number = atomic_fetch_add(&n_calls, 1);
     if (first_calls)
         note_site(name, number);
@@ -273,16 +314,26 @@ extern void *__libc_realloc(void *block, size_t size);
 /* CRoaring 0.2.66 looks whether it got memory only where it makes a set. */
 static bool caller_can_bear_it(const void *caller)
 {
+    enum { KNOWN_CALLERS = 256 };
+    static _Thread_local struct { /* asking takes longer than the call */
+        const void *caller;
+        bool can_bear_it;
+    } known[KNOWN_CALLERS];
     Dl_info info;
     if (is_ours(caller) || inside || !entered || what_fails != INJECT_MEMORY)
         return true;
+    unsigned place = (unsigned)((uintptr_t)caller >> 2) % KNOWN_CALLERS;
+    if (known[place].caller == caller)
+        return known[place].can_bear_it;
     inside++;
     bool is_roaring = dladdr(caller, &info) && info.dli_fname && strstr(info.dli_fname, "roaring");
     bool is_new = is_roaring && info.dli_sname &&
                   (!strncmp(info.dli_sname, "roaring_bitmap_create", 21) ||
                    !strcmp(info.dli_sname, "roaring_bitmap_copy"));
     inside--;
-    return !is_roaring || is_new;
+    known[place].caller = caller;
+    known[place].can_bear_it = !is_roaring || is_new;
+    return known[place].can_bear_it;
 }
 
 #define ASK_MEMORY(name) (caller_can_bear_it(__builtin_return_address(0)) && ask(INJECT_MEMORY, name))
@@ -413,6 +464,7 @@ PATHS(int, renameat2, -1, (int a, const char *from, int b, const char *to, unsig
 PATHS(int, access, -1, (const char *path, int mode), path, mode)
 PATHS(DIR *, opendir, NULL, (const char *path), path)
 PATHS(struct dirent *, readdir, NULL, (DIR *directory), directory)
+PATHS(char *, getcwd, NULL, (char *into, size_t n), into, n)
 PATHS(char *, realpath, NULL, (const char *path, char *resolved), path, resolved)
 PATHS(ssize_t, readlink, -1, (const char *path, char *into, size_t n), path, into, n)
 
@@ -429,6 +481,13 @@ void *mmap(void *address, size_t n, int protection, int flags, int fd, off_t off
 
 #else
 
+#include <stdatomic.h>
+
+static _Atomic int entered;
+static _Atomic long n_calls;
+static long first_failing, n_in_a_row;
+static _Atomic bool failed;
+
 bool inject_records(void)
 {
     return false;
@@ -441,35 +500,62 @@ void inject_begin_new(enum inject_what what, int os_error, enum inject_way way)
 
 void inject_begin(enum inject_what what, int os_error, long first, long n_failing)
 {
-    (void)what, (void)os_error, (void)first, (void)n_failing;
+    (void)os_error;
+    first_failing = first;
+    n_in_a_row = what == INJECT_MEMORY ? n_failing : 0;
+    n_calls = 0;
+    failed = false;
 }
 
 void inject_watch(enum inject_what what, long *firsts, size_t capacity)
 {
-    (void)what, (void)firsts, (void)capacity;
+    (void)firsts, (void)capacity;
+    inject_begin(what, 0, 0, 0);
 }
 
 size_t inject_end(void)
 {
-    return 0;
+    return (size_t)n_calls;
 }
 
-void inject_enter(void)
+bool inject_refuses_memory(void)
 {
+    if (!entered)
+        return false;
+    long number = atomic_fetch_add(&n_calls, 1);
+    bool is_refused = number >= first_failing && number < first_failing + n_in_a_row;
+    failed |= is_refused;
+    return is_refused;
 }
 
-void inject_leave(void)
+void inject_arrange(const char *name, int (*happen)(void *context), void *context)
 {
+    (void)name, (void)happen, (void)context;
 }
 
-bool inject_has_failed(void)
+bool inject_has_arranged(void)
 {
     return false;
 }
 
+void inject_enter(void)
+{
+    entered++;
+}
+
+void inject_leave(void)
+{
+    entered--;
+}
+
+bool inject_has_failed(void)
+{
+    return failed;
+}
+
 const char *inject_failed(void)
 {
-    return "";
+    return "an allocation";
 }
 
 #endif

@@ -12,7 +12,8 @@
  * calls then: a life is lived again and again, and the first call fails that comes from a place that has not failed
  * yet (inject_begin_new), until there is none.
  *
- * Not for sanitizers, which replace the same functions (INJECT_WORKS is 0 there).
+ * Sanitizers replace the same functions (INJECT_WORKS is 0 there). With them only the allocator that a test hands to
+ * the library can fail, by numbers (inject_refuses_memory), and nothing can be arranged.
  */
 #ifndef VDB_TESTS_INJECT_H
 #define VDB_TESTS_INJECT_H
@@ -41,7 +42,7 @@ enum inject_what {
 void inject_begin(enum inject_what what, int os_error, long first, long n_failing);
 /* Nothing fails; *n_sites numbers of first calls, one for each site, are noted in `firsts`. */
 void inject_watch(enum inject_what what, long *firsts, size_t capacity);
-size_t inject_end(void); /* of watching: how many sites there were */
+size_t inject_end(void); /* of watching: how many sites there were; where INJECT_WORKS is 0, allocations */
 
 /* How a life of the record goes wrong. Each way has places of its own that it began at. */
 enum inject_way {
@@ -52,6 +53,17 @@ enum inject_way {
 };
 bool inject_records(void); /* is there a file of wanted places? It is read then, for this process and its children */
 void inject_begin_new(enum inject_what what, int os_error, enum inject_way way);
+
+/* What happens once, whatever else is to fail: before the next call of a function whose name has `name` in it, `happen`
+ * is called, in which nothing fails. The call fails with the errno that it returns; 0: it goes on; INJECT_LATER: it
+ * goes on, and the next one asks again. So a failure of one kind can follow one of another, and what others do comes
+ * between two calls of the library's. A NULL name: nothing is to happen any more. */
+#define INJECT_LATER (-2)
+void inject_arrange(const char *name, int (*happen)(void *context), void *context);
+bool inject_has_arranged(void); /* has a call failed so, since inject_begin? */
+
+/* Asked by a test's own allocator: is this the call to fail? Only where INJECT_WORKS is 0, else malloc itself fails. */
+bool inject_refuses_memory(void);
 
 void inject_enter(void);
 void inject_leave(void);

@@ -4,11 +4,12 @@
  *
  * Lives of a database, of every feature, over a libc that fails on demand (inject.h): so what fails is whatever
  * the library, SQLite or zstd ask for, wherever. First a life is watched, which finds every call site; then it is
- * lived again for one in 30 of them (VECDB_TEST_ROUNDS=n: one in n), that site's first call failing. The properties:
+ * lived again for one in 30 of them, in 150 where there is a graph (VECDB_TEST_ROUNDS=n: one in n), that site's first
+ * call failing. The properties:
  *   1. A call succeeds, or fails with an error that fits and a sentence. An interrupted system call, and one that
  *      did half, are nothing that anyone notices.
- *   2. Afterwards the database opens, holds every record of the ledger that was acknowledged, has nothing wrong
- *      with it, and can be written and compacted.
+ *   2. Afterwards nothing is held by handles that are closed, and the database opens, holds every record of the
+ *      ledger that was acknowledged, has nothing wrong with it, and can be written and compacted.
  *
  * test_faults.c looks closer at fewer features: there every call of a life may fail, and all of the content is
  * compared. `make fault-sites` shows which call sites of the sources are reached by this program.
@@ -18,15 +19,37 @@
 #include <sys/wait.h>
 #include <time.h>
 
+#include "fault_graph_lives.h"
 #include "fault_lives.h"
+#include "fault_rare_lives.h"
 
 #define MOST_FIRSTS 8192
 
 /* ------------------------------------------------------------------ trials */
 
+/* Where the handles of a life have their memory from: it holds nothing once they are closed. */
+static struct vdb_memory beneath;
+
+static void *allocate(void *context, size_t size)
+{
+    return inject_refuses_memory() ? NULL : vdb_alloc(context, size);
+}
+
+static void *reallocate(void *context, void *block, size_t size)
+{
+    return inject_refuses_memory() ? NULL : vdb_realloc(context, block, size);
+}
+
+static void release(void *context, void *block)
+{
+    vdb_free(context, block);
+}
+
 static void begin_life(struct life *life)
 {
     *life = (struct life){.options = {.threads = VECDB_THREADS_NONE}};
+    life->options.allocator = (vecdb_allocator){allocate, reallocate, release, &beneath};
+    vdb_memory_init(&beneath, NULL);
     each_name(test_directory(), remove_tree, NULL);
     snprintf(life->path, sizeof life->path, "%s/db", test_directory());
     snprintf(life->other, sizeof life->other, "%s/other", test_directory());
@@ -36,6 +59,12 @@ static void begin_life(struct life *life)
 static void check_afterwards(struct life *life)
 {
     inject_begin(INJECT_NOTHING, 0, 0, 0);
+    if (life->db)
+        close_db(life);
+    if (vdb_memory_used(&beneath))
+        FAIL("%s: %zu bytes are held after close", trial, vdb_memory_used(&beneath));
+    if (sqlite3_memory_used())
+        FAIL("%s: SQLite holds %lld bytes after close", trial, (long long)sqlite3_memory_used());
     snprintf(trial + strlen(trial), sizeof trial - strlen(trial), ", afterwards");
     expected_error = 0;
     life->options = (vecdb_options){.threads = VECDB_THREADS_NONE};
@@ -52,6 +81,8 @@ static void check_afterwards(struct life *life)
     }
     if (!begin(life))
         FAIL("%s: it does not open", trial);
+    if (life->has_lost_graph) /* which is heard of until it is built anew */
+        build_graph(life, false);
     for (int key = 0; key < n_put; key++) {
         vecdb_key keys[] = {vecdb_key_int(key)};
         vecdb_results *results;
@@ -63,6 +94,7 @@ static void check_afterwards(struct life *life)
         vecdb_results_free(results);
     }
     check_database(life->db, trial);
+    check_graph(life);
     put_ledger(life);
     write_things(life, 0, 50, true);
     search_things(life, "wide", 1, VECDB_F32, 3);
@@ -116,19 +148,46 @@ static void fail_what_never_failed(const char *name, void (*live)(struct life *)
     }
 }
 
-/* One life for each site, or for one in `step` of them. */
+/* With a sanitizer: sites are not told apart, so allocations that are evenly spread fail. */
+static void fail_some_allocations(const char *name, void (*live)(struct life *), size_t n_lives)
+{
+    struct life life;
+    snprintf(trial, sizeof trial, "%s without a failure", name);
+    begin_life(&life);
+    expected_error = 0;
+    inject_watch(INJECT_MEMORY, NULL, 0);
+    live(&life);
+    size_t n_calls = inject_end(), step = n_calls / n_lives + 1, n_noticed = 0;
+    check_afterwards(&life);
+    for (size_t i = test_seed() % step; i < n_calls; i += step) {
+        snprintf(trial, sizeof trial, "%s, allocation %zu of %zu fails", name, i, n_calls);
+        begin_life(&life);
+        expected_error = ENOMEM;
+        inject_begin(INJECT_MEMORY, ENOMEM, (long)i, 1);
+        live(&life);
+        n_noticed += life.n_failed > 0;
+        check_afterwards(&life);
+    }
+    printf("    %s: %zu allocations, %zu lives noticed\n", name, n_calls, n_noticed);
+    if (n_wrong)
+        FAIL("%d calls failed in another way than they should", n_wrong);
+}
+
+/* One life for each site, or for one in `one_in` of them (or VECDB_TEST_ROUNDS). */
 static void fail_each_site(const char *name, void (*live)(struct life *), enum inject_what what, int os_error,
-                           long n_failing)
+                           unsigned long one_in)
 {
     static long firsts[MOST_FIRSTS];
     struct life life;
-    if (!INJECT_WORKS)
+    if (!INJECT_WORKS && what != INJECT_MEMORY)
         SKIP("a sanitizer has libc's functions itself");
     if (getenv("VECDB_FAULT_LIFE") && strcmp(getenv("VECDB_FAULT_LIFE"), name))
         return; /* one of them is wanted only */
     sqlite3_config(SQLITE_CONFIG_LOOKASIDE, 0, 0); /* so that SQLite asks for whatever it needs */
     test_time_limit(600);
     mount_memory(test_directory(), "size=256m"); /* or not: it is only faster */
+    if (!INJECT_WORKS)
+        return fail_some_allocations(name, live, one_in > 30 ? 4 : 8);
     snprintf(trial, sizeof trial, "%s without a failure", name);
     for (int round = 0; round < 2; round++) { /* the first warms up what is made once per process */
         expected_error = 0;
@@ -143,14 +202,14 @@ static void fail_each_site(const char *name, void (*live)(struct life *), enum i
         fail_what_never_failed(name, live, what, os_error);
         goto done;
     }
-    size_t step = n_sites < 20 ? 1 : test_rounds(30), n_reached = 0, n_noticed = 0;
+    size_t step = n_sites < 20 ? 1 : test_rounds(one_in), n_reached = 0, n_noticed = 0;
     for (size_t i = test_seed() % step; i < n_sites; i += step) {
         bool is_harmless = os_error == EINTR || os_error == INJECT_SHORT;
         snprintf(trial, sizeof trial, "%s, call %ld (site %zu of %zu) fails with %d", name, firsts[i], i, n_sites,
                  os_error);
         begin_life(&life);
         expected_error = is_harmless ? 0 : os_error;
-        inject_begin(what, os_error, firsts[i], n_failing);
+        inject_begin(what, os_error, firsts[i], 1);
         live(&life);
         n_reached += inject_has_failed();
         n_noticed += life.n_failed > 0;
@@ -181,22 +240,61 @@ done:
     each("the end of the slots", live_to_the_end_of_the_slots, __VA_ARGS__);                                           \
     each("in memory", live_in_memory, __VA_ARGS__)
 
+#define RARE_SCENARIOS(each, ...)                                                                                      \
+    each("failed syncs", live_after_failed_syncs, __VA_ARGS__);                                                        \
+    each("somebody faster", live_with_somebody_faster, __VA_ARGS__);                                                   \
+    each("nowhere", live_nowhere, __VA_ARGS__);                                                                        \
+    each("without the index of the log", live_without_the_index_of_the_log, __VA_ARGS__);                              \
+    each("more than the state", live_and_heal_more_than_the_state, __VA_ARGS__);                                       \
+    each("doubtful records", live_and_salvage_doubtful_records, __VA_ARGS__);                                          \
+    each("missing records", live_and_miss_records, __VA_ARGS__);                                                       \
+    each("no map", live_and_salvage_without_a_map, __VA_ARGS__);                                                       \
+    each("deaths amid new numbers", live_with_deaths_while_slots_are_numbered_anew, __VA_ARGS__);                      \
+    each("another builder", live_beside_a_builder, __VA_ARGS__)
+
+#define GRAPH_SCENARIOS(each, ...)                                                                                     \
+    each("a graph", live_with_a_graph, __VA_ARGS__);                                                                   \
+    each("lost graphs", live_with_lost_graphs, __VA_ARGS__);                                                           \
+    each("a graph in the background", live_with_a_graph_in_the_background, __VA_ARGS__)
+
 TEST(every_site_that_asks_for_memory_is_told_once_that_there_is_none)
 {
-    SCENARIOS(fail_each_site, INJECT_MEMORY, ENOMEM, 1);
+    SCENARIOS(fail_each_site, INJECT_MEMORY, ENOMEM, 30);
+}
+
+TEST(in_rare_lives_every_site_that_asks_for_memory_is_told_once_that_there_is_none)
+{
+    if (!INJECT_WORKS)
+        SKIP("nothing can be arranged where a sanitizer has libc's functions itself");
+    RARE_SCENARIOS(fail_each_site, INJECT_MEMORY, ENOMEM, 30);
 }
 
 TEST(every_site_that_touches_a_file_fails_once)
 {
-    SCENARIOS(fail_each_site, INJECT_FILES, EIO, 1);
+    SCENARIOS(fail_each_site, INJECT_FILES, EIO, 30);
+}
+
+TEST(in_rare_lives_every_site_that_touches_a_file_fails_once)
+{
+    RARE_SCENARIOS(fail_each_site, INJECT_FILES, EIO, 30);
+}
+
+TEST(with_graphs_every_site_that_asks_for_memory_is_told_once_that_there_is_none)
+{
+    GRAPH_SCENARIOS(fail_each_site, INJECT_MEMORY, ENOMEM, 150);
+}
+
+TEST(with_graphs_every_site_that_touches_a_file_fails_once)
+{
+    GRAPH_SCENARIOS(fail_each_site, INJECT_FILES, EIO, 150);
 }
 
 TEST(nobody_notices_reads_and_writes_that_are_interrupted_or_do_half)
 {
     if (inject_records())
         SKIP("is not for the record");
-    fail_each_site("interrupted reads", live_plainly, INJECT_READS, EINTR, 1);
-    fail_each_site("interrupted writes", live_plainly, INJECT_WRITES, EINTR, 1);
-    fail_each_site("half reads", live_plainly, INJECT_READS, INJECT_SHORT, 1);
-    fail_each_site("half writes", live_plainly, INJECT_WRITES, INJECT_SHORT, 1);
+    fail_each_site("interrupted reads", live_plainly, INJECT_READS, EINTR, 30);
+    fail_each_site("interrupted writes", live_plainly, INJECT_WRITES, EINTR, 30);
+    fail_each_site("half reads", live_plainly, INJECT_READS, INJECT_SHORT, 30);
+    fail_each_site("half writes", live_plainly, INJECT_WRITES, INJECT_SHORT, 30);
 }

@@ -314,6 +314,23 @@ TEST(processes_that_wait_at_once_all_get_the_whole_index)
     vecdb_close(db);
 }
 
+/* A page of rows that are partly in the graph and partly behind its end is no sign of deletions. */
+TEST(rows_beside_the_end_of_a_graph_are_no_reason_for_a_sweep)
+{
+    vecdb_collection *collection;
+    vecdb_error err = VECDB_ERROR_INIT;
+    vecdb *db = make_db(100, &collection);
+    for (int64_t n = 100; n < 1000; n += 100) /* into the tail */
+        put(collection, n, 100);
+    wait_index(collection);
+    const struct vdb_graph *graph = collection->indexes.first->served->graph;
+    put(collection, 1000, 50);
+    CHECK_OK(err, vecdb_compact(db, NULL, &err));
+    wait_index(collection);
+    CHECK(collection->indexes.first->served->graph == graph);
+    vecdb_close(db);
+}
+
 /* ------------------------------------------------------------------ damage */
 
 static void write_at(const char *path, off_t at, const void *bytes, size_t n)
