@@ -255,6 +255,8 @@ typedef struct vecdb_options {
     void *log_context;
     const char *snapshot; /* open this named snapshot, read-only; NULL: the database itself */
     uint64_t scrub_bytes_per_second; /* read everything again and again at this rate, to find damage early; 0: never */
+    uint64_t index_memory_bytes; /* budget for indexes in the memory of this handle, beside memory_bytes; 0: no limit.
+                                    See vecdb_index_info.message */
 } vecdb_options;
 
 /* Open the database in directory `path`; ":memory:" makes one that lives until it is closed.
@@ -273,7 +275,7 @@ VECDB_API void vecdb_close(vecdb *db);
  * thread and from a signal handler. Calls that start afterwards are not touched. */
 VECDB_API void vecdb_interrupt(vecdb *db);
 
-/* The last error of work done in the background (packing, compaction, scrubbing): its status, and
+/* The last error of work done in the background (packing, compaction, indexing, scrubbing): its status, and
  * the sentence in `error`. VECDB_OK when there was none since the last call of this function. */
 VECDB_API int vecdb_background_error(vecdb *db, vecdb_error *error);
 
@@ -321,13 +323,20 @@ typedef struct vecdb_index_info {
     uint64_t file_bytes;
     int is_building;       /* is this process building it now? */
     float recall_at_10;    /* measured on stored vectors at the default recall; 0: not measured yet */
+    /* Why it does not cover more: one sentence, which says how many bytes it needs, and how many are there (the budget
+     * is vecdb_options.index_memory_bytes). Empty: nothing keeps it from growing. With a budget too small for
+     * what building wants, an index is built without; with one too small for all vectors it covers the oldest,
+     * or none. Answers are as good, and take longer. */
+    char message[256];
 } vecdb_index_info;
+/* An info.size below sizeof(vecdb_index_info), of an older header, gets the members that it has. */
 VECDB_API int vecdb_index_describe(vecdb_collection *collection, const char *field, vecdb_index_info *info,
                                    vecdb_error *error);
 
 /* Wait until the index of a field (NULL: of every field) covers all that had been committed when the call began,
  * building it in this call, with all threads that the handle may use. timeout_ms 0: as long as it takes; else TIMEOUT.
- * `work` as for vecdb_compact; its phase is "index". With VECDB_THREADS_NONE this call alone builds graphs. */
+ * `work` as for vecdb_compact; its phase is "index". With VECDB_THREADS_NONE this call alone builds graphs.
+ * NOMEM: vecdb_options.index_memory_bytes has no room for all; what there is room for is built. */
 struct vecdb_work;
 VECDB_API int vecdb_index_wait(vecdb_collection *collection, const char *field, uint32_t timeout_ms,
                                const struct vecdb_work *work, vecdb_error *error);
@@ -555,6 +564,7 @@ typedef struct vecdb_stats {
     uint64_t scrubbed_bytes;         /* read by the background scrub */
     uint64_t scrub_rounds;           /* how often it has read everything */
     uint64_t scrub_problems;         /* what it found; the last one is also a background error */
+    uint64_t index_bytes;            /* held by indexes now, of vecdb_options.index_memory_bytes */
 } vecdb_stats;
 
 /* A stats.size below sizeof(vecdb_stats), of an older header, gets the members that it has. */

@@ -31,6 +31,7 @@ void vdb_indexes_release(struct vdb_indexes *indexes, struct vdb_memory *memory)
         vdb_served_release(index->served);
         vdb_free(memory, index);
     }
+    vdb_index_refusals_release(indexes, memory);
     pthread_mutex_destroy(&indexes->lock);
 }
 
@@ -86,6 +87,20 @@ struct vdb_served *vdb_index_get(vecdb_collection *collection, const struct vdb_
 
 /* ------------------------------------------------------------------ describing */
 
+/* The bytes of the file that the catalog names for a field of this store. */
+static int find_file_bytes(vecdb *db, uint64_t field, uint64_t store, uint64_t *n_bytes, vecdb_error *err)
+{
+    struct vdb_index_named named;
+    bool found = false;
+    *n_bytes = 0;
+    if (db->is_memory)
+        return VECDB_OK;
+    int status = vdb_index_files_find(db, field, &named, &found, err);
+    if (!status && found && named.store == store)
+        *n_bytes = named.extent.n_bytes;
+    return status;
+}
+
 /* Rows of the field with slots below `end`, and how many of all are dead. */
 static void count_rows(const struct vdb_view *view, const struct vdb_view_field *field, uint32_t end,
                        vecdb_index_info *info)
@@ -133,9 +148,15 @@ int vecdb_index_describe(vecdb_collection *collection, const char *name, vecdb_i
         if (info.wanted == VECDB_INDEX_HNSW && field->n_paged_rows + field->n_tail_rows >= VDB_INDEX_LEAST_ROWS)
             info.n_indexed = 0;
     }
+    if (info.n_indexed < info.n_vectors)
+        vdb_index_is_refused(collection, field->row.id, info.message, NULL);
+    status = find_file_bytes(collection->db, field->row.id, view->row.store, &info.file_bytes, err);
     vdb_served_release(served);
     vdb_view_release(view);
-    *out = info;
+    if (status)
+        return status;
+    info.size = out->size < sizeof info ? out->size : sizeof info;
+    memcpy(out, &info, info.size);
     return VECDB_OK;
 }
 
@@ -182,6 +203,7 @@ int vecdb_index_wait(vecdb_collection *collection, const char *name, uint32_t ti
     if (!fields)
         return vdb_fail_memory(err, sizeof *fields);
     vdb_stop_init(&waiting.stop, collection->db, timeout_ms);
+    vecdb_error refused = VECDB_ERROR_INIT; /* the first: smaller fields may fit all the same */
     for (size_t i = 0; i < n && !status; i++) {
         struct vdb_index_build build = {.field = fields[i],
                                         .least = 1,
@@ -189,8 +211,20 @@ int vecdb_index_wait(vecdb_collection *collection, const char *name, uint32_t ti
                                         .stop = &waiting.stop,
                                         .report = report,
                                         .report_context = &waiting};
-        status = vdb_index_build(collection, &build, err);
+        vecdb_error own = VECDB_ERROR_INIT;
+        status = vdb_index_build(collection, &build, &own);
+        if (status == VECDB_NOMEM) {
+            refused = refused.status ? refused : own;
+            status = VECDB_OK;
+        } else if (status && err) {
+            *err = own;
+        }
     }
     vdb_free(&collection->db->memory, fields);
+    if (!status && refused.status) {
+        status = refused.status;
+        if (err)
+            *err = refused;
+    }
     return status;
 }
