@@ -525,11 +525,11 @@ VECDB_API const void *vecdb_result_vector(const vecdb_results *results, size_t i
 /* What the search did. */
 typedef struct vecdb_search_stats {
     size_t size;            /* in: sizeof(vecdb_search_stats) */
-    uint64_t n_distances;   /* distances computed by the kernels */
+    uint64_t n_distances;   /* distances computed by the kernels: of vectors, and of a graph's codes */
     uint64_t n_rescored;    /* distances computed again in double precision */
-    uint64_t n_pages;       /* pages visited */
-    uint64_t n_decoded;     /* of these, pages that had to be decompressed */
-    uint64_t bytes_scored;  /* bytes of vectors given to the kernels */
+    uint64_t n_pages;       /* visits to pages: by a scan, once each; for a candidate of a graph, one */
+    uint64_t n_decoded;     /* of these, to pages that were decompressed, now or (in the page cache) before */
+    uint64_t bytes_scored;  /* bytes of vectors given to the kernels, and of a graph's codes and links */
     uint64_t elapsed_ns;
     uint64_t sequence;      /* the number of the state that was searched */
     const char *plan;       /* "flat": every vector; "hnsw": a graph, and a scan of what it does not cover yet */
