@@ -328,6 +328,7 @@ typedef struct vecdb_index_info {
      * what building wants, an index is built without; with one too small for all vectors it covers the oldest,
      * or none. Answers are as good, and take longer. */
     char message[256];
+    uint64_t n_in_file;    /* of the vectors, covered by the index file: what a process that begins to search loads */
 } vecdb_index_info;
 /* An info.size below sizeof(vecdb_index_info), of an older header, gets the members that it has. */
 VECDB_API int vecdb_index_describe(vecdb_collection *collection, const char *field, vecdb_index_info *info,

@@ -87,20 +87,6 @@ struct vdb_served *vdb_index_get(vecdb_collection *collection, const struct vdb_
 
 /* ------------------------------------------------------------------ describing */
 
-/* The bytes of the file that the catalog names for a field of this store. */
-static int find_file_bytes(vecdb *db, uint64_t field, uint64_t store, uint64_t *n_bytes, vecdb_error *err)
-{
-    struct vdb_index_named named;
-    bool found = false;
-    *n_bytes = 0;
-    if (db->is_memory)
-        return VECDB_OK;
-    int status = vdb_index_files_find(db, field, &named, &found, err);
-    if (!status && found && named.store == store)
-        *n_bytes = named.extent.n_bytes;
-    return status;
-}
-
 /* Rows of the field with slots below `end`, and how many of all are dead. */
 static void count_rows(const struct vdb_view *view, const struct vdb_view_field *field, uint32_t end,
                        vecdb_index_info *info)
@@ -112,6 +98,22 @@ static void count_rows(const struct vdb_view *view, const struct vdb_view_field 
     info->n_indexed = n_below > n_dead_below ? n_below - n_dead_below : 0;
     if (info->n_indexed > info->n_vectors)
         info->n_indexed = info->n_vectors;
+}
+
+/* What the catalog tells of the field's index file. */
+static int describe_file(vecdb *db, const struct vdb_view *view, const struct vdb_view_field *field,
+                         vecdb_index_info *info, vecdb_error *err)
+{
+    struct vdb_index_named named;
+    vecdb_index_info counts = {0};
+    bool found = false;
+    int status = db->is_memory ? VECDB_OK : vdb_index_files_find(db, field->row.id, &named, &found, err);
+    if (status || !found || named.store != view->row.store)
+        return status;
+    count_rows(view, field, named.end_slot, &counts);
+    info->file_bytes = named.extent.n_bytes;
+    info->n_in_file = counts.n_indexed;
+    return VECDB_OK;
 }
 
 int vecdb_index_describe(vecdb_collection *collection, const char *name, vecdb_index_info *out, vecdb_error *err)
@@ -150,7 +152,7 @@ int vecdb_index_describe(vecdb_collection *collection, const char *name, vecdb_i
     }
     if (info.n_indexed < info.n_vectors)
         vdb_index_is_refused(collection, field->row.id, info.message, NULL);
-    status = find_file_bytes(collection->db, field->row.id, view->row.store, &info.file_bytes, err);
+    status = describe_file(collection->db, view, field, &info, err);
     vdb_served_release(served);
     vdb_view_release(view);
     if (status)

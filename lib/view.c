@@ -365,7 +365,8 @@ static bool find_in_pieces(const struct vdb_view_field *field, uint32_t slot, vo
     return false;
 }
 
-/* Pin the page that may hold a slot. *row UINT32_MAX, and nothing pinned: no page does. `source` (NULL: none) counts. */
+/* Pin the page that may hold a slot. *row UINT32_MAX, and nothing pinned: no page does. `source` (may be NULL)
+ * counts. */
 static int pin_slot(const struct vdb_view_field *field, uint32_t slot, struct vdb_view_blocks *source,
                     struct vdb_block *block, uint32_t *row, vecdb_error *err)
 {
