@@ -48,7 +48,8 @@ const struct command command_list[] = {
      "DB COLLECTION [FIELD] [--kind auto|flat|hnsw] [--wait | --no-wait]",
      "Tells which index is in use and which is wanted, how many vectors it covers (the rest is scanned), how many\n"
      "deleted ones it holds, its bytes in memory and in its file, the recall@10 that was measured, and, where it\n"
-     "does not cover more, why (index_memory_bytes is --index-memory). With --kind the index is changed and built; Ctrl-C ends that without loss.",
+     "does not cover more, why (index_memory_bytes is --index-memory). With --kind the index is changed and built;\n"
+     "Ctrl-C ends that without loss.",
      "vecdb-cli index notes.vecdb notes\n"
      "  vecdb-cli index notes.vecdb notes --kind hnsw",
      FOR_INDEX, 2, 3, cmd_index},
