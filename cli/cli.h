@@ -107,6 +107,7 @@ int cmd_get(const struct options *options);
 int cmd_delete(const struct options *options);
 int cmd_scan(const struct options *options);
 int cmd_info(const struct options *options);
+int cmd_index(const struct options *options);
 int cmd_check(const struct options *options);
 int cmd_compact(const struct options *options);
 int cmd_export(const struct options *options);
@@ -127,6 +128,10 @@ int cli_open_collection(const struct options *options, int mode, vecdb **db, vec
 /* Wait until the index of a field (NULL: of all) covers every vector, with progress. INTERRUPTED after a signal that
  * was caught: what is built stays. */
 int cli_wait_index(vecdb_collection *collection, const char *field, bool quiet, vecdb_error *err);
+/* The same; where index_memory_bytes has no room for all, that is said on stderr, and no error. */
+int cli_try_index(vecdb_collection *collection, const char *field, bool quiet, vecdb_error *err);
+/* Read the index file, as a search in the background would, and build nothing. What is wrong with it is no error. */
+void cli_load_index(vecdb_collection *collection, const char *field);
 /* The share of the field's vectors that its index covers. */
 double cli_index_coverage(vecdb_collection *collection, const char *field);
 

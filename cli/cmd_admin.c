@@ -13,11 +13,65 @@
 
 /* ---------------------------------------------------------------- info */
 
+/* How many vectors the index of a field covers: in its file, or (flat) all. */
+struct covered {
+    char *collection, *field;
+    uint64_t n;
+};
+
 struct describer {
     const struct options *options;
     struct table table;
     size_t n;
+    struct covered *covered;
+    size_t n_covered;
 };
+
+static int note_fields(void *context, const vecdb_collection_info *info)
+{
+    struct describer *describer = context;
+    size_t n = describer->n_covered + info->n_fields;
+    describer->covered = cli_realloc(describer->covered, (n + 1) * sizeof *describer->covered);
+    for (size_t f = 0; f < info->n_fields; f++) {
+        const char *field = info->fields[f].field.name;
+        describer->covered[describer->n_covered++] = (struct covered){cli_copy(info->name, strlen(info->name)),
+                                                                      cli_copy(field, strlen(field)), 0};
+    }
+    return 0;
+}
+
+/* Before the walk that prints: its callback must not ask. What was dropped meanwhile covers nothing. */
+static int find_covered(struct describer *describer, vecdb *db, vecdb_error *err)
+{
+    int status = vecdb_collections(db, note_fields, describer, err);
+    for (size_t i = 0; i < describer->n_covered && !status; i++) {
+        struct covered *covered = &describer->covered[i];
+        vecdb_index_info info = {.size = sizeof info};
+        vecdb_collection *collection;
+        if (vecdb_collection_open(db, covered->collection, &collection, NULL) ||
+            vecdb_index_describe(collection, covered->field, &info, NULL))
+            continue;
+        covered->n = info.n_in_file > info.n_indexed ? info.n_in_file : info.n_indexed;
+    }
+    return status;
+}
+
+static uint64_t covered_of(const struct describer *describer, const char *collection, const char *field)
+{
+    for (size_t i = 0; i < describer->n_covered; i++)
+        if (!strcmp(describer->covered[i].collection, collection) && !strcmp(describer->covered[i].field, field))
+            return describer->covered[i].n;
+    return 0;
+}
+
+static void release_covered(struct describer *describer)
+{
+    for (size_t i = 0; i < describer->n_covered; i++) {
+        free(describer->covered[i].collection);
+        free(describer->covered[i].field);
+    }
+    free(describer->covered);
+}
 
 /* Bytes that the live vectors would take as they are, for the ratio. */
 static uint64_t plain_bytes(const vecdb_field_info *info)
@@ -25,7 +79,7 @@ static uint64_t plain_bytes(const vecdb_field_info *info)
     return (info->n_vectors - info->n_tail + info->n_dead) * row_bytes(info->field.type, info->field.dimension);
 }
 
-static void json_field(const vecdb_field_info *info)
+static void json_field(const vecdb_field_info *info, uint64_t n_covered)
 {
     const vecdb_field *field = &info->field;
     fputs("{\"name\":", stdout);
@@ -33,6 +87,7 @@ static void json_field(const vecdb_field_info *info)
     printf(",\"type\":\"%s\",\"dimension\":%u,\"metric\":\"%s\",\"index\":\"%s\",\"compression\":\"%s\"",
            type_name(field->type), field->dimension, metric_name(field->metric), index_name(field->index),
            compression_name(field->compression));
+    printf(",\"covered\":%" PRIu64, n_covered);
     printf(",\"vectors\":%" PRIu64 ",\"tail\":%" PRIu64 ",\"dead\":%" PRIu64 ",\"pages\":%" PRIu64
            ",\"bytes\":%" PRIu64,
            info->n_vectors, info->n_tail, info->n_dead, info->n_pages, info->stored_bytes);
@@ -55,13 +110,13 @@ static int json_collection(void *context, const vecdb_collection_info *info)
     for (size_t f = 0; f < info->n_fields; f++) {
         if (f)
             putc(',', stdout);
-        json_field(&info->fields[f]);
+        json_field(&info->fields[f], covered_of(describer, info->name, info->fields[f].field.name));
     }
     fputs(lines ? "]}\n" : "]}", stdout);
     return 0;
 }
 
-static void table_field(struct table *table, const vecdb_field_info *info)
+static void table_field(struct table *table, const vecdb_field_info *info, uint64_t n_covered)
 {
     const vecdb_field *field = &info->field;
     char ratio[32];
@@ -70,6 +125,7 @@ static void table_field(struct table *table, const vecdb_field_info *info)
     table_cell_count(table, field->dimension);
     table_cell_string(table, metric_name(field->metric));
     table_cell_string(table, index_name(field->index));
+    table_cell_count(table, n_covered);
     table_cell_string(table, compression_name(field->compression));
     table_cell_count(table, info->n_vectors);
     table_cell_count(table, info->n_tail);
@@ -88,9 +144,10 @@ static int table_collection(void *context, const vecdb_collection_info *info)
         table_cell_string(&describer->table, info->name);
         table_cell_count(&describer->table, info->n_records);
         if (f < info->n_fields)
-            table_field(&describer->table, &info->fields[f]);
+            table_field(&describer->table, &info->fields[f],
+                        covered_of(describer, info->name, info->fields[f].field.name));
         else
-            for (int c = 0; c < 12; c++)
+            for (int c = 0; c < 13; c++)
                 table_cell(&describer->table, NULL, 0);
     }
     describer->n++;
@@ -99,8 +156,9 @@ static int table_collection(void *context, const vecdb_collection_info *info)
 
 static int info_table(const struct options *options, vecdb *db, const vecdb_stats *stats, vecdb_error *err)
 {
-    static const char *const names[] = {"collection",  "records", "field", "type", "dimension", "metric", "index",
-                                        "compression", "vectors", "tail",  "dead", "pages",     "bytes",  "ratio"};
+    static const char *const names[] = {"collection", "records",     "field",   "type", "dimension", "metric", "index",
+                                        "covered",    "compression", "vectors", "tail", "dead",      "pages",  "bytes",
+                                        "ratio"};
     struct describer describer = {.options = options};
     char catalog[32], vectors[32], sequence[32];
     if (options->mode == MODE_TABLE)
@@ -109,10 +167,13 @@ static int info_table(const struct options *options, vecdb *db, const vecdb_stat
                format_size(stats->vector_bytes, vectors), stats->simd ? stats->simd : "");
     table_begin(&describer.table, stdout, options->mode);
     for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
-        bool text = i == 0 || i == 2 || i == 3 || (i >= 5 && i <= 7);
+        bool text = i == 0 || i == 2 || i == 3 || i == 5 || i == 6 || i == 8;
         table_column(&describer.table, names[i], text ? COLUMN_TEXT : COLUMN_NUMBER);
     }
-    int status = vecdb_collections(db, table_collection, &describer, err);
+    int status = find_covered(&describer, db, err);
+    if (!status)
+        status = vecdb_collections(db, table_collection, &describer, err);
+    release_covered(&describer);
     table_end(&describer.table);
     return status;
 }
@@ -121,9 +182,12 @@ static int info_json(const struct options *options, vecdb *db, const vecdb_stats
 {
     struct describer describer = {.options = options};
     bool lines = options->mode == MODE_JSONL;
+    int status = find_covered(&describer, db, err);
     if (!lines)
         fputs("{\"collections\":[", stdout);
-    int status = vecdb_collections(db, json_collection, &describer, err);
+    if (!status)
+        status = vecdb_collections(db, json_collection, &describer, err);
+    release_covered(&describer);
     if (lines || status)
         return status;
     printf("],\"database\":{\"sequence\":%" PRIu64 ",\"catalog_bytes\":%" PRIu64 ",\"vector_bytes\":%" PRIu64,

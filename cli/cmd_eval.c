@@ -338,7 +338,7 @@ static int evaluate(struct evaluation *eval, vecdb_error *err)
         return status;
     if (!options->truth && (status = search_radii(eval, err)))
         return status;
-    if (!options->exact && (status = cli_wait_index(eval->collection, eval->field->name, options->quiet, err)))
+    if (!options->exact && (status = cli_try_index(eval->collection, eval->field->name, options->quiet, err)))
         return status;
     eval->coverage = cli_index_coverage(eval->collection, eval->field->name);
     progress_begin(&progress, options->arguments[1], "queries", options->quiet);

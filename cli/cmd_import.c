@@ -594,11 +594,20 @@ static int import_rows(struct import *import, vecdb_error *err)
     }
     if (!import->options->no_wait && import->collection) {
         progress_end(&import->progress);
-        status = cli_wait_index(import->collection, NULL, import->options->quiet, err);
+        status = cli_try_index(import->collection, NULL, import->options->quiet, err);
         if (status)
             return status;
     }
-    return vecdb_background_error(import->db, err);
+    vecdb_error own = VECDB_ERROR_INIT;
+    status = vecdb_background_error(import->db, &own);
+    if (status == VECDB_NOMEM && import->options->index_memory_bytes) { /* the rows are stored all the same */
+        if (import->options->no_wait)
+            cli_say("%s", own.message);
+        return VECDB_OK;
+    }
+    if (status)
+        *err = own;
+    return status;
 }
 
 /* The last words: what is stored, and why not all of it. */

@@ -25,6 +25,7 @@ struct shown {
     vecdb_results *results;
     size_t first, count;
     size_t skip; /* the result that --like leaves out; SIZE_MAX: none */
+    double coverage; /* of the index, when it searched */
 };
 
 /* ---------------------------------------------------------------- the vector */
@@ -210,7 +211,7 @@ static void print_csv(const struct shown *shown, bool keys_only)
 
 /* ---------------------------------------------------------------- explanation and JSON */
 
-static void put_explain(FILE *out, vecdb_results *results)
+static void put_explain(FILE *out, vecdb_results *results, double coverage)
 {
     vecdb_search_stats stats = {.size = sizeof stats};
     if (vecdb_results_stats(results, &stats))
@@ -218,18 +219,28 @@ static void put_explain(FILE *out, vecdb_results *results)
     fprintf(out, "{\"plan\":\"%s\",\"simd\":\"%s\",\"distances\":%llu,\"rescored\":%llu,\"pages\":%llu",
             stats.plan ? stats.plan : "", stats.simd ? stats.simd : "", (unsigned long long)stats.n_distances,
             (unsigned long long)stats.n_rescored, (unsigned long long)stats.n_pages);
-    fprintf(out, ",\"decoded\":%llu,\"bytes\":%llu,\"elapsed_us\":%.1f,\"sequence\":%llu}",
+    fprintf(out, ",\"decoded\":%llu,\"bytes\":%llu,\"elapsed_us\":%.1f,\"sequence\":%llu",
             (unsigned long long)stats.n_decoded, (unsigned long long)stats.bytes_scored, (double)stats.elapsed_ns / 1e3,
             (unsigned long long)stats.sequence);
+    fprintf(out, ",\"ef\":%u,\"expanded\":%llu,\"reranked\":%llu,\"scanned\":%llu,\"coverage\":%.6f}", stats.ef,
+            (unsigned long long)stats.n_expanded, (unsigned long long)stats.n_reranked,
+            (unsigned long long)stats.n_scanned, coverage);
 }
 
-static void explain_to_people(FILE *out, vecdb_results *results)
+static void explain_to_people(FILE *out, vecdb_results *results, double coverage)
 {
     vecdb_search_stats stats = {.size = sizeof stats};
     char a[32], b[32];
     if (vecdb_results_stats(results, &stats))
         return;
     fprintf(out, "\n  plan       %s\n", stats.plan ? stats.plan : "");
+    if (stats.ef) {
+        fprintf(out, "  graph      ef %u, %s nodes expanded, %s candidates reranked\n", stats.ef,
+                format_count(stats.n_expanded, a), format_count(stats.n_reranked, b));
+        fprintf(out, "  scanned    %s vectors that the index does not cover\n", format_count(stats.n_scanned, a));
+    }
+    if (stats.ef)
+        fprintf(out, "  coverage   %.1f %% of the vectors are in the index\n", coverage * 100);
     fprintf(out, "  distances  %s (%s), %s again in double precision\n", format_count(stats.n_distances, a),
             stats.simd ? stats.simd : "", format_count(stats.n_rescored, b));
     fprintf(out, "  pages      %s, %s of them decoded\n", format_count(stats.n_pages, a),
@@ -262,7 +273,7 @@ static void print_json(const struct options *options, const struct shown *shown,
     putc(']', stdout);
     if (options->explain) {
         fputs(",\"explain\":", stdout);
-        put_explain(stdout, shown->results);
+        put_explain(stdout, shown->results, shown->coverage);
     }
     fputs("}\n", stdout);
 }
@@ -276,7 +287,7 @@ static void print_results(const struct options *options, const struct shown *sho
     else
         print_json(options, shown, fields);
     if (options->explain && options->mode != MODE_JSON)
-        explain_to_people(options->mode == MODE_TABLE ? stdout : stderr, shown->results);
+        explain_to_people(options->mode == MODE_TABLE ? stdout : stderr, shown->results, shown->coverage);
 }
 
 /* ---------------------------------------------------------------- the command */
@@ -308,9 +319,13 @@ static int search(const struct options *options, vecdb_collection *collection, c
         q.k = (uint32_t)(k < VECDB_MAX_K ? k : VECDB_MAX_K);
         q.offset = 0;
     }
+    if (options->recall > 0 || options->ef) /* else a scan answers sooner than the index is read */
+        cli_load_index(collection, field->name);
+    double coverage = options->explain ? cli_index_coverage(collection, field->name) : 1;
     if ((status = vecdb_search(collection, &q, &results, err)))
         goto done;
     struct shown shown = {.results = results, .count = vecdb_results_count(results), .skip = SIZE_MAX};
+    shown.coverage = coverage;
     if (options->like) {
         for (size_t i = 0; i < shown.count && shown.skip == SIZE_MAX; i++) {
             vecdb_key other = vecdb_result_key(results, i);

@@ -335,7 +335,7 @@ int cmd_recall(const struct options *options)
         (status = cli_fields_find(&fields, options->arguments[1], options->field, &field, &err)))
         goto done;
     m.field = &field->field;
-    if ((status = cli_wait_index(m.collection, m.field->name, options->quiet, &err)))
+    if ((status = cli_try_index(m.collection, m.field->name, options->quiet, &err)))
         goto done;
     if ((status = find_queries(&m, &err)))
         goto done;

@@ -19,6 +19,7 @@ void cli_fill_options(const struct options *options, int mode, vecdb_options *ho
                            .io = (int)options->io,
                            .threads = (int)options->threads,
                            .memory_bytes = options->memory_bytes,
+                           .index_memory_bytes = options->index_memory_bytes,
                            .snapshot = options->snapshot};
     if (options->busy_timeout_ms == 0)
         how->busy_timeout_ms = VECDB_NO_WAIT;
@@ -61,6 +62,28 @@ int cli_wait_index(vecdb_collection *collection, const char *field, bool quiet, 
     int status = vecdb_index_wait(collection, field, 0, &work, err);
     progress_end(&progress);
     return status;
+}
+
+int cli_try_index(vecdb_collection *collection, const char *field, bool quiet, vecdb_error *err)
+{
+    vecdb_error own = VECDB_ERROR_INIT;
+    int status = cli_wait_index(collection, field, quiet, &own);
+    if (status == VECDB_NOMEM) {
+        cli_say("%s", own.message);
+        status = VECDB_OK;
+    } else if (status) {
+        *err = own;
+    }
+    return status;
+}
+
+/* A wait of a millisecond reads the file, and leaves what the file lacks. */
+void cli_load_index(vecdb_collection *collection, const char *field)
+{
+    vecdb_index_info info = {.size = sizeof info};
+    if (!vecdb_index_describe(collection, field, &info, NULL) && info.wanted == VECDB_INDEX_HNSW &&
+        info.kind == VECDB_INDEX_FLAT && info.file_bytes)
+        vecdb_index_wait(collection, field, 1, NULL, NULL);
 }
 
 double cli_index_coverage(vecdb_collection *collection, const char *field)

@@ -44,6 +44,15 @@ const struct command command_list[] = {
      "vecdb-cli scan notes.vecdb notes --after moon-7 --limit 10", FOR_SCAN, 2, 2, cmd_scan},
     {"info", "describe the database and its collections", "DB", "", "vecdb-cli info notes.vecdb", FOR_INFO, 1, 1,
      cmd_info},
+    {"index", "show the index of each field, or change it",
+     "DB COLLECTION [FIELD] [--kind auto|flat|hnsw] [--wait | --no-wait]",
+     "Tells which index is in use and which is wanted, how many vectors it covers (the rest is scanned), how many\n"
+     "deleted ones it holds, its bytes in memory and in its file, the recall@10 that was measured, and, where it\n"
+     "does not cover more, why (index_memory_bytes is --index-memory). With --kind the index is changed and built;\n"
+     "Ctrl-C ends that without loss.",
+     "vecdb-cli index notes.vecdb notes\n"
+     "  vecdb-cli index notes.vecdb notes --kind hnsw",
+     FOR_INDEX, 2, 3, cmd_index},
     {"check", "read every byte and compare it with its checksum", "DB",
      "Exit code 3 when something is damaged. Changes nothing.", "vecdb-cli check notes.vecdb", FOR_CHECK, 1, 1,
      cmd_check},

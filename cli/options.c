@@ -82,6 +82,9 @@ static const struct option_spec specs[] = {
     {"batch", 0, NUMBER, FOR_IMPORT, AT(batch_rows), "N", "rows a commit (default: 10,000, or as many as fit in 16 MiB)", NULL, 1, 100000000, 0},
     {"batch", 0, NUMBER, FOR_EVAL, AT(batch_rows), "N", "queries a call (default: 1)", NULL, 1, 100000000, 0},
     {"limit", 0, NUMBER, FOR_IMPORT | FOR_SCAN | FOR_EVAL, AT(limit), "N", "stop after so many rows", NULL, 1, UINT64_MAX - 2, 0},
+    {"kind", 0, CHOICE, FOR_INDEX, AT(index), "NAME", "change the index: auto, flat, hnsw", indexes, 0, 0, 0},
+    {"wait", 0, FLAG, FOR_INDEX, AT(wait), NULL, "until the index covers all vectors, and then show it", NULL, 0, 0, 0},
+    {"no-wait", 0, FLAG, FOR_INDEX, AT(no_wait), NULL, "with --kind: leave the building to who searches next", NULL, 0, 0, 0},
     {"no-wait", 0, FLAG, FOR_IMPORT, AT(no_wait), NULL, "do not wait for the index (a flat one is always complete)", NULL, 0, 0, 0},
 
     {"vector", 0, TEXT, FOR_QUERY, AT(vector), "JSON", "the vector to search for: '[0.1, 0.2, ...]'", NULL, 0, 0, 0},
@@ -119,6 +122,7 @@ static const struct option_spec specs[] = {
     {"threads", 0, NUMBER, FOR_ALL, AT(threads), "N", "at most so many (default: 0, all processors)", NULL, 0, 4096, 0},
     {"memory", 0, BYTES, FOR_ALL, AT(memory_bytes), "BYTES", "budget for caches and buffers, like 64M (default: 256M)", NULL, 1 << 20, UINT64_C(1) << 50, 0},
     {"durability", 0, CHOICE, FOR_ALL, AT(durability), "NAME", "full: a commit survives a power cut; normal: faster", durabilities, 0, 0, 0},
+    {"index-memory", 0, BYTES, FOR_IMPORT | FOR_INDEX | FOR_QUERY | FOR_EVAL | FOR_RECALL, AT(index_memory_bytes), "BYTES", "budget for indexes, like 512M; what does not fit is scanned (default: no limit)", NULL, 1 << 20, UINT64_C(1) << 50, 0},
     {"io", 0, CHOICE, FOR_ALL, AT(io), "NAME", "auto: map files; read: never map them", ios, 0, 0, 0},
     {"busy-timeout", 0, NUMBER, FOR_ALL, AT(busy_timeout_ms), "MS", "wait so long for other writers; 0: not at all (default: 5000)", NULL, 0, INT32_MAX, 0},
     {"help", 'h', FLAG, FOR_ALL, AT(help), NULL, "show this help", NULL, 0, 0, 0},

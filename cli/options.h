@@ -24,7 +24,8 @@ enum command_bit {
     FOR_SNAPSHOT = 4096,
     FOR_REPAIR = 8192,
     FOR_RECALL = 16384,
-    FOR_ALL = 32767
+    FOR_INDEX = 32768,
+    FOR_ALL = 65535
 };
 
 enum output_mode { MODE_DEFAULT = 0, MODE_TABLE, MODE_JSON, MODE_JSONL, MODE_CSV };
@@ -41,6 +42,7 @@ struct options {
     bool quiet;
     uint64_t threads;
     uint64_t memory_bytes;
+    uint64_t index_memory_bytes; /* 0: not given */
     uint64_t durability;
     uint64_t io;
     uint64_t busy_timeout_ms; /* OPTION_UNSET: the library's default */
@@ -54,7 +56,7 @@ struct options {
     const char *key;
     const char *text;
     bool upsert;
-    bool no_wait;
+    bool no_wait, wait;
     uint64_t batch_rows; /* 0: not given */
     uint64_t limit;      /* 0: none */
 

@@ -255,6 +255,8 @@ typedef struct vecdb_options {
     void *log_context;
     const char *snapshot; /* open this named snapshot, read-only; NULL: the database itself */
     uint64_t scrub_bytes_per_second; /* read everything again and again at this rate, to find damage early; 0: never */
+    uint64_t index_memory_bytes; /* budget for indexes in the memory of this handle, beside memory_bytes; 0: no limit.
+                                    See vecdb_index_info.message */
 } vecdb_options;
 
 /* Open the database in directory `path`; ":memory:" makes one that lives until it is closed.
@@ -273,7 +275,7 @@ VECDB_API void vecdb_close(vecdb *db);
  * thread and from a signal handler. Calls that start afterwards are not touched. */
 VECDB_API void vecdb_interrupt(vecdb *db);
 
-/* The last error of work done in the background (packing, compaction, scrubbing): its status, and
+/* The last error of work done in the background (packing, compaction, indexing, scrubbing): its status, and
  * the sentence in `error`. VECDB_OK when there was none since the last call of this function. */
 VECDB_API int vecdb_background_error(vecdb *db, vecdb_error *error);
 
@@ -321,13 +323,21 @@ typedef struct vecdb_index_info {
     uint64_t file_bytes;
     int is_building;       /* is this process building it now? */
     float recall_at_10;    /* measured on stored vectors at the default recall; 0: not measured yet */
+    /* Why it does not cover more: one sentence, which says how many bytes it needs, and how many are there (the budget
+     * is vecdb_options.index_memory_bytes). Empty: nothing keeps it from growing. With a budget too small for
+     * what building wants, an index is built without; with one too small for all vectors it covers the oldest,
+     * or none. Answers are as good, and take longer. */
+    char message[256];
+    uint64_t n_in_file;    /* of the vectors, covered by the index file: what a process that begins to search loads */
 } vecdb_index_info;
+/* An info.size below sizeof(vecdb_index_info), of an older header, gets the members that it has. */
 VECDB_API int vecdb_index_describe(vecdb_collection *collection, const char *field, vecdb_index_info *info,
                                    vecdb_error *error);
 
 /* Wait until the index of a field (NULL: of every field) covers all that had been committed when the call began,
  * building it in this call, with all threads that the handle may use. timeout_ms 0: as long as it takes; else TIMEOUT.
- * `work` as for vecdb_compact; its phase is "index". With VECDB_THREADS_NONE this call alone builds graphs. */
+ * `work` as for vecdb_compact; its phase is "index". With VECDB_THREADS_NONE this call alone builds graphs.
+ * NOMEM: vecdb_options.index_memory_bytes has no room for all; what there is room for is built. */
 struct vecdb_work;
 VECDB_API int vecdb_index_wait(vecdb_collection *collection, const char *field, uint32_t timeout_ms,
                                const struct vecdb_work *work, vecdb_error *error);
@@ -516,11 +526,11 @@ VECDB_API const void *vecdb_result_vector(const vecdb_results *results, size_t i
 /* What the search did. */
 typedef struct vecdb_search_stats {
     size_t size;            /* in: sizeof(vecdb_search_stats) */
-    uint64_t n_distances;   /* distances computed by the kernels */
+    uint64_t n_distances;   /* distances computed by the kernels: of vectors, and of a graph's codes */
     uint64_t n_rescored;    /* distances computed again in double precision */
-    uint64_t n_pages;       /* pages visited */
-    uint64_t n_decoded;     /* of these, pages that had to be decompressed */
-    uint64_t bytes_scored;  /* bytes of vectors given to the kernels */
+    uint64_t n_pages;       /* visits to pages: by a scan, once each; for a candidate of a graph, one */
+    uint64_t n_decoded;     /* of these, to pages that were decompressed, now or (in the page cache) before */
+    uint64_t bytes_scored;  /* bytes of vectors given to the kernels, and of a graph's codes and links */
     uint64_t elapsed_ns;
     uint64_t sequence;      /* the number of the state that was searched */
     const char *plan;       /* "flat": every vector; "hnsw": a graph, and a scan of what it does not cover yet */
@@ -555,6 +565,7 @@ typedef struct vecdb_stats {
     uint64_t scrubbed_bytes;         /* read by the background scrub */
     uint64_t scrub_rounds;           /* how often it has read everything */
     uint64_t scrub_problems;         /* what it found; the last one is also a background error */
+    uint64_t index_bytes;            /* held by indexes now, of vecdb_options.index_memory_bytes */
 } vecdb_stats;
 
 /* A stats.size below sizeof(vecdb_stats), of an older header, gets the members that it has. */

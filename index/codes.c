@@ -185,7 +185,7 @@ static bool lengths_differ(const struct vdb_codec *codec, const struct vdb_block
     return lengths.most > EQUAL_LENGTHS * lengths.least;
 }
 
-static void lay_out(struct vdb_codec *codec)
+void vdb_codec_lay_out(struct vdb_codec *codec)
 {
     if (codec->bits_bytes) {
         codec->stride4 = (codec->bits_bytes + 15) / 16 * 16;
@@ -205,7 +205,7 @@ int vdb_codec_init(struct vdb_codec *codec, struct vdb_memory *memory, const str
         codec->bits_bytes = (uint32_t)vdb_vector_bytes(VECDB_BIT, dimension);
     bool has_sample = sample && sample->n_rows > 0;
     if (codec->bits_bytes) {
-        lay_out(codec);
+        vdb_codec_lay_out(codec);
         codec->is_trained = true;
         return VECDB_OK;
     }
@@ -215,7 +215,7 @@ int vdb_codec_init(struct vdb_codec *codec, struct vdb_memory *memory, const str
         return vdb_fail_memory(err, n_work * sizeof *work);
     if (metric == VECDB_IP && has_sample)
         codec->is_augmented = lengths_differ(codec, sample, work);
-    lay_out(codec);
+    vdb_codec_lay_out(codec);
     codec->origin = vdb_alloc_aligned(memory, codec->n_values * sizeof *codec->origin);
     int status = codec->origin ? VECDB_OK : vdb_fail_memory(err, codec->n_values * sizeof *codec->origin);
     if (!status)

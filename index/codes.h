@@ -56,6 +56,9 @@ int vdb_codec_init(struct vdb_codec *codec, struct vdb_memory *memory, const str
                    int type, uint32_t dimension, uint64_t seed, const struct vdb_block *sample, vecdb_error *err);
 void vdb_codec_release(struct vdb_codec *codec);
 
+/* The lengths of codes and records, from dimension, bits_bytes and is_augmented. */
+void vdb_codec_lay_out(struct vdb_codec *codec);
+
 /* A codec like another, for a graph of its own. NOMEM. */
 int vdb_codec_copy(const struct vdb_codec *codec, struct vdb_codec *copy, vecdb_error *err);
 

@@ -35,14 +35,6 @@ void *vdb_graph_alloc(struct vdb_memory *memory, size_t n, size_t size)
     return block;
 }
 
-static uint32_t layer_capacity(uint32_t below)
-{
-    uint32_t mean = below / VDB_GRAPH_UPPER_DEGREE, room = 16;
-    while ((uint64_t)room * room < (uint64_t)mean * 16)
-        room *= 2; /* at least four standard deviations */
-    return mean + room < below ? mean + room : below;
-}
-
 static int alloc_layer(struct vdb_memory *memory, struct vdb_graph_layer *layer, uint32_t capacity)
 {
     layer->capacity = capacity;
@@ -56,6 +48,7 @@ static int alloc_layer(struct vdb_memory *memory, struct vdb_graph_layer *layer,
 static void destroy(struct vdb_graph *graph)
 {
     struct vdb_memory *memory = graph->options.memory;
+    vdb_graph_give_back(graph, graph->n_taken);
     vdb_builders_free(graph);
     vdb_codec_release(&graph->codec);
     vdb_free_aligned(memory, (void *)graph->links);
@@ -106,7 +99,9 @@ int vdb_graph_new_with(const struct vdb_graph_options *options, uint32_t capacit
     init_locks(graph);
     atomic_init(&graph->n_references, 1);
     atomic_init(&graph->entry, VDB_GRAPH_NO_ENTRY);
-    int status = vdb_codec_copy(codec, &graph->codec, err);
+    uint64_t n_bytes = vdb_graph_charge(codec->stride4, capacity);
+    int status = vdb_graph_take(graph, n_bytes) ? vdb_codec_copy(codec, &graph->codec, err)
+                                                : vdb_graph_refuse(options->budget, n_bytes, err);
     if (!status) {
         graph->links = vdb_graph_alloc(memory, capacity, VDB_GRAPH_DEGREE * sizeof *graph->links);
         graph->codes = vdb_graph_alloc(memory, capacity, codec->stride4);
@@ -117,7 +112,7 @@ int vdb_graph_new_with(const struct vdb_graph_options *options, uint32_t capacit
             status = VECDB_NOMEM;
         uint32_t room = capacity;
         for (uint32_t l = 0; !status && l < VDB_GRAPH_LAYERS; l++)
-            status = alloc_layer(memory, &graph->layers[l], room = layer_capacity(room));
+            status = alloc_layer(memory, &graph->layers[l], room = vdb_graph_layer_capacity(room));
         if (status)
             status = vdb_fail_memory(err, (size_t)capacity * (VDB_GRAPH_DEGREE * 4 + codec->stride4));
     }
@@ -158,14 +153,17 @@ void vdb_graph_release(struct vdb_graph *graph)
 
 /* ------------------------------------------------------------------ copying */
 
-static int copy_building(const struct vdb_graph *graph, struct vdb_graph *copy, uint32_t n)
+static int copy_building(const struct vdb_graph *graph, struct vdb_graph *copy, uint32_t n, vecdb_error *err)
 {
     struct vdb_memory *memory = graph->options.memory;
+    size_t row = VDB_GRAPH_EXTRA * sizeof *graph->extra;
+    uint64_t n_bytes = copy->capacity * ((graph->extra ? row : 0) + (graph->codes8 ? graph->codec.stride8 : 0));
+    if (!vdb_graph_take(copy, n_bytes))
+        return vdb_graph_refuse(copy->options.budget, n_bytes, err);
     if (graph->extra) {
-        size_t row = VDB_GRAPH_EXTRA * sizeof *graph->extra;
         copy->extra = vdb_graph_alloc(memory, copy->capacity, row);
         if (!copy->extra)
-            return VECDB_NOMEM;
+            return vdb_fail_memory(err, copy->capacity * row);
         memcpy((void *)copy->extra, (void *)graph->extra, n * row);
         memset((char *)copy->extra + n * row, 0xff, (copy->capacity - n) * row);
         atomic_fetch_add_explicit(&copy->bytes_building, copy->capacity * row, memory_order_relaxed);
@@ -173,7 +171,7 @@ static int copy_building(const struct vdb_graph *graph, struct vdb_graph *copy, 
     if (graph->codes8) {
         copy->codes8 = vdb_graph_alloc(memory, copy->capacity, graph->codec.stride8);
         if (!copy->codes8)
-            return VECDB_NOMEM;
+            return vdb_fail_memory(err, copy->capacity * graph->codec.stride8);
         memcpy(copy->codes8, graph->codes8, n * graph->codec.stride8);
         atomic_fetch_add_explicit(&copy->bytes_building, copy->capacity * graph->codec.stride8, memory_order_relaxed);
     }
@@ -200,11 +198,9 @@ int vdb_graph_copy(const struct vdb_graph *graph, uint32_t capacity, struct vdb_
     int status = vdb_graph_new_with(&graph->options, capacity, &graph->codec, &copy, err);
     if (status)
         return status;
-    status = copy_building(graph, copy, n);
+    status = copy_building(graph, copy, n, err);
     uint32_t n_entries = atomic_load_explicit(&graph->n_entries, memory_order_acquire);
-    if (status)
-        status = vdb_fail_memory(err, (size_t)capacity * graph->codec.stride8);
-    else
+    if (!status)
         status = vdb_graph_reserve_entries(copy, n_entries, err);
     if (status) {
         destroy(copy);
@@ -262,9 +258,13 @@ int vdb_graph_reserve_entries(struct vdb_graph *graph, uint64_t n, vecdb_error *
         if (atomic_load_explicit(&graph->pieces[p], memory_order_relaxed))
             continue;
         size_t n_bytes = sizeof(struct vdb_graph_entry) * ((size_t)VDB_GRAPH_FIRST_PIECE << p);
+        if (!vdb_graph_take(graph, n_bytes))
+            return vdb_graph_refuse(graph->options.budget, n_bytes, err);
         struct vdb_graph_entry *piece = vdb_alloc(graph->options.memory, n_bytes);
-        if (!piece)
+        if (!piece) {
+            vdb_graph_give_back(graph, n_bytes);
             return vdb_fail_memory(err, n_bytes);
+        }
         atomic_store_explicit(&graph->pieces[p], piece, memory_order_release);
     }
     return VECDB_OK;
@@ -323,20 +323,25 @@ int vdb_graph_begin_building(struct vdb_graph *graph, vecdb_error *err)
 {
     struct vdb_memory *memory = graph->options.memory;
     uint32_t capacity = graph->capacity;
-    if (!graph->extra) {
-        size_t row = VDB_GRAPH_EXTRA * sizeof *graph->extra;
+    size_t row = VDB_GRAPH_EXTRA * sizeof *graph->extra;
+    if (!graph->extra && vdb_graph_take(graph, capacity * row)) {
         graph->extra = vdb_graph_alloc(memory, capacity, row);
-        if (!graph->extra)
+        if (!graph->extra) {
+            vdb_graph_give_back(graph, capacity * row);
             return vdb_fail_memory(err, capacity * row);
+        }
         memset((void *)graph->extra, 0xff, capacity * row);
         atomic_fetch_add_explicit(&graph->bytes_building, capacity * row, memory_order_relaxed);
     }
     bool is_empty = atomic_load_explicit(&graph->n_nodes, memory_order_relaxed) == 0;
-    if (is_empty && !graph->codes8 && !graph->codec.bits_bytes) {
+    size_t n_bytes = capacity * graph->codec.stride8;
+    if (is_empty && !graph->codes8 && n_bytes && vdb_graph_take(graph, n_bytes)) {
         graph->codes8 = vdb_graph_alloc(memory, capacity, graph->codec.stride8);
-        if (!graph->codes8)
-            return vdb_fail_memory(err, capacity * graph->codec.stride8);
-        atomic_fetch_add_explicit(&graph->bytes_building, capacity * graph->codec.stride8, memory_order_relaxed);
+        if (!graph->codes8) {
+            vdb_graph_give_back(graph, n_bytes);
+            return vdb_fail_memory(err, n_bytes);
+        }
+        atomic_fetch_add_explicit(&graph->bytes_building, n_bytes, memory_order_relaxed);
     }
     return VECDB_OK;
 }
@@ -348,7 +353,7 @@ void vdb_graph_end_building(struct vdb_graph *graph)
     vdb_free_aligned(graph->options.memory, graph->codes8);
     graph->extra = NULL;
     graph->codes8 = NULL;
-    atomic_store_explicit(&graph->bytes_building, 0, memory_order_relaxed);
+    vdb_graph_give_back(graph, atomic_exchange_explicit(&graph->bytes_building, 0, memory_order_relaxed));
 }
 
 uint32_t vdb_graph_end(const struct vdb_graph *graph)
@@ -367,6 +372,11 @@ uint32_t vdb_graph_node_slot(const struct vdb_graph *graph, uint32_t node)
     return graph->slots[node];
 }
 
+uint32_t vdb_graph_capacity(const struct vdb_graph *graph)
+{
+    return graph->capacity;
+}
+
 uint64_t vdb_graph_count_slots(const struct vdb_graph *graph)
 {
     uint64_t n_nodes = atomic_load_explicit(&graph->n_nodes, memory_order_acquire);
@@ -382,10 +392,7 @@ void vdb_graph_describe(const struct vdb_graph *graph, struct vdb_graph_info *in
                                     .end = vdb_graph_end(graph),
                                     .n_slots = (uint64_t)n + n_entries,
                                     .changes = atomic_load_explicit(&graph->changes, memory_order_relaxed)};
-    uint64_t row = VDB_GRAPH_DEGREE * sizeof *graph->links + graph->codec.stride4 + 2 * sizeof *graph->slots + 1;
-    info->bytes = sizeof *graph + row * graph->capacity;
-    for (uint32_t l = 0; l < VDB_GRAPH_LAYERS; l++)
-        info->bytes += (VDB_GRAPH_UPPER_DEGREE + 2) * 4ull * graph->layers[l].capacity + graph->layers[l].capacity;
+    info->bytes = vdb_graph_array_bytes(graph->codec.stride4, graph->capacity);
     for (uint32_t p = 0; p < VDB_GRAPH_PIECES && atomic_load_explicit(&graph->pieces[p], memory_order_relaxed); p++)
         info->bytes += sizeof(struct vdb_graph_entry) * ((uint64_t)VDB_GRAPH_FIRST_PIECE << p);
     info->bytes_building = atomic_load_explicit(&graph->bytes_building, memory_order_relaxed);

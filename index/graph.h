@@ -22,6 +22,7 @@
 #ifndef VDB_INDEX_GRAPH_H
 #define VDB_INDEX_GRAPH_H
 
+#include <stdatomic.h>
 #include <stdbool.h>
 
 #include "index/index.h"
@@ -31,12 +32,21 @@
 
 struct vdb_graph;
 
+/* What the graphs that share it may hold together: graph_budget.c. */
+struct vdb_graph_budget {
+    uint64_t limit;         /* bytes; 0: none */
+    _Atomic uint64_t used;
+    uint64_t refused;       /* what there was no room for at last; kept by who makes graphs, one thread at a time */
+};
+uint64_t vdb_graph_budget_left(const struct vdb_graph_budget *budget); /* UINT64_MAX: no limit */
+
 struct vdb_graph_options {
     struct vdb_memory *memory;
     const struct vdb_kernels *kernels;
     int metric, type;   /* of the field; type bit has metric hamming, and no other type has */
     uint32_t dimension;
     uint64_t seed;      /* of the rotation, and of the nodes' levels */
+    struct vdb_graph_budget *budget; /* NULL: none. Where it has no room: NOMEM, and budget->refused is not 0 */
 };
 
 /* An empty graph with room for `capacity` nodes. `sample`: some of the field's rows (a few thousand are enough, none
@@ -45,6 +55,13 @@ int vdb_graph_new(const struct vdb_graph_options *options, uint32_t capacity, co
                   struct vdb_graph **graph, vecdb_error *err);
 struct vdb_graph *vdb_graph_retain(struct vdb_graph *graph);
 void vdb_graph_release(struct vdb_graph *graph); /* NULL is allowed */
+
+/* How many nodes, at most `wanted`, a graph may have room for by what is left of the budget: a new one, or (not NULL) a
+ * copy of `like`; with all that building may use, or without. 0: none. And what that room takes of the budget. */
+uint32_t vdb_graph_room(const struct vdb_graph_options *options, const struct vdb_graph *like, uint32_t wanted,
+                        bool with_building);
+uint64_t vdb_graph_cost(const struct vdb_graph_options *options, const struct vdb_graph *like, uint32_t capacity,
+                        bool with_building);
 
 /* A copy with room for `capacity` nodes (at least as many as there are). While nobody inserts. */
 int vdb_graph_copy(const struct vdb_graph *graph, uint32_t capacity, struct vdb_graph **copy, vecdb_error *err);
@@ -86,6 +103,8 @@ struct vdb_graph_info {
 };
 void vdb_graph_describe(const struct vdb_graph *graph, struct vdb_graph_info *info); /* reads all links */
 uint64_t vdb_graph_count_slots(const struct vdb_graph *graph); /* n_slots alone: at once */
+uint32_t vdb_graph_capacity(const struct vdb_graph *graph);
+uint64_t vdb_graph_taken(const struct vdb_graph *graph); /* of its budget; by who builds */
 
 /* The first slot of a node below n_nodes. */
 uint32_t vdb_graph_node_slot(const struct vdb_graph *graph, uint32_t node);

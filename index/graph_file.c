@@ -521,6 +521,12 @@ int vdb_graph_load_base(const struct vdb_graph_options *options, const void *byt
             return fail_bytes(err, "a delta is where a base belongs");
     /* A layer may have come to more nodes than a graph of so few has room for: by chance, as levels are drawn. */
     uint64_t room = capacity > head.nodes.to ? capacity : head.nodes.to, most = 4 * room + 4096;
+    if (options->budget && options->budget->limit) { /* a copy to grow into may not fit: take what there is now */
+        uint64_t wanted = room + room / 8 + 1024;
+        wanted = wanted < VDB_GRAPH_MAX_NODES ? wanted : VDB_GRAPH_MAX_NODES;
+        uint32_t fits = vdb_graph_room(options, NULL, (uint32_t)wanted, false);
+        room = fits > room ? fits : room;
+    }
     do {
         vdb_graph_release(graph);
         graph = NULL;

@@ -11,6 +11,7 @@
  *     graph_seal.c     after a bulk of insertions
  *     graph_sweep.c    a new graph without the dead
  *     graph_file.c     as bytes
+ *     graph_budget.c   what graphs may hold together
  *
  * Memory of a node v, all in arrays by number:
  *
@@ -18,8 +19,8 @@
  *     codes[v]          record of 4 bits (or the bits)                           read by searches
  *     slots[v]          its first slot                                           read by searches
  *     chains[v]         last of its further slots, VDB_NO_NODE: none             read by searches
- *     extra[16 v ..]    more neighbours than 32, until the next prune            building only
- *     codes8[v]         record of 8 bits                                         building only
+ *     extra[16 v ..]    more neighbours than 32, until the next prune            building only, if there is room
+ *     codes8[v]         record of 8 bits                                         building only, if there is room
  *
  * Invariants
  *  1. A node's record, slot and own links are written before any link to it is published (release), and links are
@@ -70,6 +71,7 @@ struct vdb_graph {
     _Atomic uint32_t n_references;
     struct vdb_graph_options options;
     struct vdb_codec codec;
+    uint64_t n_taken; /* of the budget; changed by who makes the graph, or builds */
     uint32_t capacity;
     _Atomic uint32_t n_nodes;
     _Atomic uint32_t end;
@@ -85,7 +87,7 @@ struct vdb_graph {
 
     /* building */
     _Atomic uint64_t bytes_building;
-    _Atomic uint32_t *extra; /* NULL: none are in use */
+    _Atomic uint32_t *extra; /* NULL: none are in use, or there is no room for them */
     unsigned char *codes8;   /* NULL: insertions use codes */
     pthread_mutex_t upper_lock; /* who links in the upper layers, or sets the entry */
     pthread_mutex_t entries_lock; /* who appends to chains */
@@ -197,6 +199,14 @@ uint32_t vdb_walk_upper(struct vdb_walk *walk, uint32_t layer, uint32_t start, u
 
 /* ------------------------------------------------------------------ building */
 
+/* graph_budget.c: bytes that a graph takes from its budget, false: there is no room; that it gives back. */
+bool vdb_graph_take(struct vdb_graph *graph, uint64_t n_bytes);
+void vdb_graph_give_back(struct vdb_graph *graph, uint64_t n_bytes);
+int vdb_graph_refuse(struct vdb_graph_budget *budget, uint64_t n_bytes, vecdb_error *err); /* returns NOMEM */
+uint32_t vdb_graph_layer_capacity(uint32_t below);
+uint64_t vdb_graph_array_bytes(size_t stride4, uint32_t capacity); /* that arrays hold */
+uint64_t vdb_graph_charge(size_t stride4, uint32_t capacity);      /* that they are counted as */
+
 /* An empty graph with a copy of `codec`. NOMEM, FULL. */
 int vdb_graph_new_with(const struct vdb_graph_options *options, uint32_t capacity, const struct vdb_codec *codec,
                        struct vdb_graph **graph, vecdb_error *err);
@@ -209,7 +219,7 @@ void vdb_graph_chain(struct vdb_graph *graph, uint32_t node, uint32_t slot);
 void *vdb_graph_alloc(struct vdb_memory *memory, size_t n, size_t size);
 /* The layers above the base that the node of a first slot is in. */
 uint32_t vdb_graph_level(const struct vdb_graph *graph, uint32_t slot);
-/* `extra` and, for an empty graph, `codes8`. NOMEM. */
+/* `extra` and, for an empty graph, `codes8`; what the budget has no room for is left out. NOMEM. */
 int vdb_graph_begin_building(struct vdb_graph *graph, vecdb_error *err);
 void vdb_graph_end_building(struct vdb_graph *graph);
 

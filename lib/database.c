@@ -403,6 +403,7 @@ int vdb_database_open(const char *path, const vecdb_options *options, const stru
     pthread_cond_init(&db->worker_wakes, NULL);
     vdb_commit_init(&db->queue);
     vdb_indexer_init(&db->indexer);
+    db->index_budget.limit = copy.index_memory_bytes;
     db->path = vdb_path_normal(&db->memory, path);
     if (!db->path)
         status = vdb_fail_memory(err, strlen(path));

@@ -111,6 +111,7 @@ struct vecdb {
     bool has_worker, worker_ends, has_work, has_checkpoint;
 
     struct vdb_indexer indexer; /* builds graphs: index.h */
+    struct vdb_graph_budget index_budget; /* of all graphs */
 
     struct vdb_scrub *scrub; /* NULL: none */
 

@@ -31,6 +31,7 @@ void vdb_indexes_release(struct vdb_indexes *indexes, struct vdb_memory *memory)
         vdb_served_release(index->served);
         vdb_free(memory, index);
     }
+    vdb_index_refusals_release(indexes, memory);
     pthread_mutex_destroy(&indexes->lock);
 }
 
@@ -99,6 +100,22 @@ static void count_rows(const struct vdb_view *view, const struct vdb_view_field 
         info->n_indexed = info->n_vectors;
 }
 
+/* What the catalog tells of the field's index file. */
+static int describe_file(vecdb *db, const struct vdb_view *view, const struct vdb_view_field *field,
+                         vecdb_index_info *info, vecdb_error *err)
+{
+    struct vdb_index_named named;
+    vecdb_index_info counts = {0};
+    bool found = false;
+    int status = db->is_memory ? VECDB_OK : vdb_index_files_find(db, field->row.id, &named, &found, err);
+    if (status || !found || named.store != view->row.store)
+        return status;
+    count_rows(view, field, named.end_slot, &counts);
+    info->file_bytes = named.extent.n_bytes;
+    info->n_in_file = counts.n_indexed;
+    return VECDB_OK;
+}
+
 int vecdb_index_describe(vecdb_collection *collection, const char *name, vecdb_index_info *out, vecdb_error *err)
 {
     if (!collection || !out || out->size < VDB_STRUCT_BYTES(vecdb_index_info, recall_at_10))
@@ -133,9 +150,15 @@ int vecdb_index_describe(vecdb_collection *collection, const char *name, vecdb_i
         if (info.wanted == VECDB_INDEX_HNSW && field->n_paged_rows + field->n_tail_rows >= VDB_INDEX_LEAST_ROWS)
             info.n_indexed = 0;
     }
+    if (info.n_indexed < info.n_vectors)
+        vdb_index_is_refused(collection, field->row.id, info.message, NULL);
+    status = describe_file(collection->db, view, field, &info, err);
     vdb_served_release(served);
     vdb_view_release(view);
-    *out = info;
+    if (status)
+        return status;
+    info.size = out->size < sizeof info ? out->size : sizeof info;
+    memcpy(out, &info, info.size);
     return VECDB_OK;
 }
 
@@ -182,6 +205,7 @@ int vecdb_index_wait(vecdb_collection *collection, const char *name, uint32_t ti
     if (!fields)
         return vdb_fail_memory(err, sizeof *fields);
     vdb_stop_init(&waiting.stop, collection->db, timeout_ms);
+    vecdb_error refused = VECDB_ERROR_INIT; /* the first: smaller fields may fit all the same */
     for (size_t i = 0; i < n && !status; i++) {
         struct vdb_index_build build = {.field = fields[i],
                                         .least = 1,
@@ -189,8 +213,20 @@ int vecdb_index_wait(vecdb_collection *collection, const char *name, uint32_t ti
                                         .stop = &waiting.stop,
                                         .report = report,
                                         .report_context = &waiting};
-        status = vdb_index_build(collection, &build, err);
+        vecdb_error own = VECDB_ERROR_INIT;
+        status = vdb_index_build(collection, &build, &own);
+        if (status == VECDB_NOMEM) {
+            refused = refused.status ? refused : own;
+            status = VECDB_OK;
+        } else if (status && err) {
+            *err = own;
+        }
     }
     vdb_free(&collection->db->memory, fields);
+    if (!status && refused.status) {
+        status = refused.status;
+        if (err)
+            *err = refused;
+    }
     return status;
 }

@@ -69,6 +69,7 @@ struct vdb_index {
 struct vdb_indexes {
     pthread_mutex_t lock; /* for a few instructions */
     struct vdb_index *first;
+    struct vdb_index_refusal *refusals; /* index_budget.c */
     _Atomic int n_building; /* of its fields */
 };
 void vdb_indexes_init(struct vdb_indexes *indexes);
@@ -121,6 +122,27 @@ int vdb_index_build(vecdb_collection *collection, const struct vdb_index_build *
 /* Fewer rows than this are scanned rather than put into a graph: a scan of them takes less than a walk. */
 #define VDB_INDEX_LEAST_ROWS 1000u
 
+/* ------------------------------------------------------------------ index_budget.c */
+
+#define VDB_REFUSAL_BYTES 256u
+
+/* An index that would cover all rows of the field takes n_bytes more of the budget, which are not there: keep that as a
+ * sentence, and return NOMEM with it. `n_missing` rows are not covered. */
+int vdb_index_refuse(vecdb_collection *collection, const struct vdb_view_field *field, uint64_t n_bytes,
+                     uint64_t n_missing, vecdb_error *err);
+void vdb_index_allow(vecdb_collection *collection, uint64_t field); /* forget it */
+/* Was the field refused? Then what for (either may be NULL). Any thread. */
+bool vdb_index_is_refused(vecdb_collection *collection, uint64_t field, char message[VDB_REFUSAL_BYTES],
+                          uint64_t *n_missing);
+void vdb_index_refusals_release(struct vdb_indexes *indexes, struct vdb_memory *memory);
+
+/* For how many nodes a new graph of a field with n_rows rows has room; fewer than these: it will cover a part.
+ * 0: it is not worth building one. */
+uint32_t vdb_index_first_room(const struct vdb_graph_options *options, uint64_t n_rows);
+/* For how many a larger copy of a graph that is full, n_left rows being left. 0: there is no room for one. */
+uint32_t vdb_index_next_room(const struct vdb_graph_options *options, const struct vdb_graph *graph,
+                             uint32_t capacity, uint64_t n_left, bool with_building);
+
 /* ------------------------------------------------------------------ index_files.c */
 
 struct vdb_field_row;
@@ -128,7 +150,8 @@ struct vdb_field_row;
 /* What the catalog names for a field. *found false: nothing that is of this kind. */
 int vdb_index_files_find(vecdb *db, uint64_t field, struct vdb_index_named *named, bool *found, vecdb_error *err);
 
-/* The graph of an index file, with room to grow. Whatever is wrong with the file: CORRUPT, NOT_FOUND, NEWER, IO. */
+/* The graph of an index file, with room to grow. Whatever is wrong with the file: CORRUPT, NOT_FOUND, NEWER, IO. NOMEM
+ * with options->budget->refused: it does not fit the budget. */
 int vdb_index_files_load(vecdb *db, const struct vdb_index_named *named, const struct vdb_graph_options *options,
                          struct vdb_graph **graph, vecdb_error *err);
 

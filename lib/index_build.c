@@ -18,6 +18,10 @@
  * graph has PUBLISH_ROWS or a tenth more than the index file covers, and at the end of a wait. A process that finds the
  * lock taken leaves bulks to the other, whose file it will load, and inserts what is little by itself.
  *
+ * What graphs may hold together has a budget (index_budget.c). A round for which it has no room keeps what there is,
+ * seals, measures and publishes that, and ends with NOMEM. Where room is needed for a moment only, beside a graph that
+ * is about to be replaced, that one is given up first.
+ *
  * Costs: an insertion is 60 us (128 dimensions) to 300 us (1,536) of one processor. A seal reads all links once.
  */
 #include "database.h"
@@ -36,6 +40,8 @@
 #define PUBLISH_SHARE 0.1
 #define RETRY_NS 500000000u     /* to look again whether another process has published */
 #define WAIT_PAUSE_NS 20000000
+#define RELEASE_PAUSE_NS 1000000 /* until searches have ended that hold a graph */
+#define RELEASE_PAUSES 1000
 #define SEED UINT64_C(0x76656364622d6877)
 
 /* ------------------------------------------------------------------ what serves */
@@ -114,6 +120,7 @@ static void forget(vecdb_collection *collection, uint64_t field)
         vdb_served_release(found->served);
         vdb_free(&collection->db->memory, found);
     }
+    vdb_index_allow(collection, field);
 }
 
 /* ------------------------------------------------------------------ one round */
@@ -127,12 +134,15 @@ struct round {
     struct vdb_graph_insert insert;
     uint64_t n_total; /* rows of the field */
     bool is_builder;  /* has the builder's lock */
+    bool is_refused;  /* the budget has no room for more */
+    uint64_t n_needed; /* bytes, then */
 };
 
 static void graph_options(const struct round *round, struct vdb_graph_options *options)
 {
     vecdb *db = round->collection->db;
     *options = (struct vdb_graph_options){.memory = &db->memory,
+                                          .budget = &db->index_budget,
                                           .kernels = db->kernels,
                                           .metric = round->field->row.metric,
                                           .type = round->field->row.type,
@@ -162,10 +172,48 @@ static int take_sample(const struct vdb_view_field *field, unsigned char *rows, 
     return VECDB_OK;
 }
 
+static void refuse(struct round *round, uint64_t n_bytes)
+{
+    round->is_refused = true;
+    round->n_needed = n_bytes;
+}
+
+/* Is this lack of memory one of the budget? */
+static bool was_refused(struct round *round, int status)
+{
+    struct vdb_graph_budget *budget = &round->collection->db->index_budget;
+    bool is_refused = status == VECDB_NOMEM && budget->refused;
+    if (is_refused)
+        refuse(round, budget->refused);
+    budget->refused = 0;
+    return is_refused;
+}
+
+/* The field's graph makes room for another, until which searches scan. Those that have it hold it for a moment more. */
+static void give_up(struct round *round)
+{
+    const struct vdb_graph_budget *budget = &round->collection->db->index_budget;
+    struct vdb_index *index = find_index(round->collection, round->field->row.id);
+    uint64_t n_held = vdb_graph_taken(index->served->graph), n_left = vdb_graph_budget_left(budget);
+    forget(round->collection, round->field->row.id);
+    round->is_refused = false;
+    for (int i = 0; i < RELEASE_PAUSES && vdb_graph_budget_left(budget) < n_left + n_held; i++)
+        nanosleep(&(struct timespec){.tv_nsec = RELEASE_PAUSE_NS}, NULL);
+}
+
+/* Without room for a graph that is worth it, none is begun. */
 static int begin_graph(struct round *round, vecdb_error *err)
 {
     vecdb *db = round->collection->db;
     const struct vdb_view_field *field = round->field;
+    struct vdb_graph_options options;
+    graph_options(round, &options);
+    uint32_t capacity = vdb_index_first_room(&options, round->n_total);
+    if (!capacity) {
+        uint64_t n = round->n_total < INT32_MAX ? round->n_total : INT32_MAX;
+        refuse(round, vdb_graph_cost(&options, NULL, (uint32_t)n, false));
+        return VECDB_OK;
+    }
     unsigned char *rows = vdb_alloc_aligned(&db->memory, SAMPLE_ROWS * field->vector_bytes);
     uint32_t n_rows = 0;
     struct vdb_graph *graph = NULL;
@@ -179,12 +227,11 @@ static int begin_graph(struct round *round, vecdb_error *err)
                                .type = field->row.type,
                                .n_runs = 1,
                                .runs = &run};
-    struct vdb_graph_options options;
-    graph_options(round, &options);
-    uint64_t capacity = round->n_total + round->n_total / 8 + 1024;
     if (!status)
-        status = vdb_graph_new(&options, capacity < INT32_MAX ? (uint32_t)capacity : INT32_MAX, &sample, &graph, err);
+        status = vdb_graph_new(&options, capacity, &sample, &graph, err);
     vdb_free_aligned(&db->memory, rows);
+    if (was_refused(round, status))
+        return VECDB_OK;
     if (!status)
         status = serve(round->collection, field->row.id, round->view->row.store, graph, NULL, err);
     if (!status)
@@ -192,14 +239,31 @@ static int begin_graph(struct round *round, vecdb_error *err)
     return status;
 }
 
-/* A larger copy takes the graph's place. */
+/* A larger copy takes the graph's place. The budget has both for a moment; where it has no room for what building keeps
+ * in both, that is given up first. */
 static int grow(struct round *round, vecdb_error *err)
 {
-    struct vdb_graph_info info;
     struct vdb_graph *copy;
-    vdb_graph_describe(round->graph, &info);
-    uint64_t capacity = (uint64_t)info.capacity + info.capacity / 2 + 1024;
-    int status = vdb_graph_copy(round->graph, capacity < INT32_MAX ? (uint32_t)capacity : INT32_MAX, &copy, err);
+    struct vdb_graph_options options;
+    graph_options(round, &options);
+    uint32_t capacity = vdb_graph_capacity(round->graph), end = vdb_graph_end(round->graph);
+    uint64_t n_left = vdb_view_count_rows_from(round->field, end);
+    uint32_t room = vdb_index_next_room(&options, round->graph, capacity, n_left, true);
+    int status = VECDB_OK;
+    if (!room && !(status = vdb_graph_seal(round->graph, &round->insert, err))) {
+        find_index(round->collection, round->field->row.id)->sealed_end = end;
+        room = vdb_index_next_room(&options, round->graph, capacity, n_left, false);
+    }
+    if (status)
+        return status;
+    if (!room) {
+        uint64_t n = capacity + n_left;
+        refuse(round, vdb_graph_cost(&options, round->graph, n < INT32_MAX ? (uint32_t)n : INT32_MAX, false));
+        return VECDB_OK;
+    }
+    status = vdb_graph_copy(round->graph, room, &copy, err);
+    if (was_refused(round, status))
+        return VECDB_OK;
     if (!status)
         status = serve(round->collection, round->field->row.id, round->view->row.store, copy, NULL, err);
     if (!status)
@@ -230,7 +294,9 @@ static int insert_block(struct round *round, const struct vdb_block *block, vecd
         int status = vdb_graph_insert(round->graph, block, first, block->n_rows - first, &round->insert, err);
         if (status == VECDB_FULL)
             status = grow(round, err);
-        if (status)
+        else if (was_refused(round, status))
+            status = VECDB_OK;
+        if (status || round->is_refused)
             return status;
     }
 }
@@ -242,7 +308,7 @@ static int insert_rows(struct round *round, vecdb_error *err)
     uint32_t first_slot;
     int status = VECDB_OK;
     vdb_view_get_blocks_from(&source, round->field, vdb_graph_end(round->graph), &blocks, &first_slot);
-    for (size_t i = 0; i < blocks.n_blocks && !status; i++) {
+    for (size_t i = 0; i < blocks.n_blocks && !status && !round->is_refused; i++) {
         struct vdb_block block;
         if ((status = blocks.pin(blocks.context, i, &block, err)))
             break;
@@ -255,7 +321,7 @@ static int insert_rows(struct round *round, vecdb_error *err)
             status = vdb_stop_check(round->how->stop, err);
         }
     }
-    if (!status && vdb_graph_end(round->graph) < round->view->row.next_slot)
+    if (!status && !round->is_refused && vdb_graph_end(round->graph) < round->view->row.next_slot)
         vdb_graph_set_end(round->graph, (uint32_t)round->view->row.next_slot);
     return status;
 }
@@ -339,6 +405,14 @@ static int collect_gone(const struct round *round, uint32_t end, struct vdb_slot
     return VECDB_OK;
 }
 
+/* There is no room for a graph beside one with many dead nodes: a new one is built in its place. */
+static int rebuild(struct round *round, vecdb_error *err)
+{
+    give_up(round);
+    round->graph = NULL;
+    return begin_graph(round, err);
+}
+
 static int sweep_if_due(struct round *round, vecdb_error *err)
 {
     struct vdb_graph *swept;
@@ -352,6 +426,8 @@ static int sweep_if_due(struct round *round, vecdb_error *err)
         return status;
     status = vdb_graph_sweep(round->graph, gone, &round->insert, &swept, err);
     vdb_slots_free(gone);
+    if (was_refused(round, status))
+        return rebuild(round, err);
     if (!status)
         status = serve(round->collection, round->field->row.id, round->view->row.store, swept, NULL, err);
     if (status)
@@ -368,7 +444,9 @@ static int seal_if_due(struct round *round, vecdb_error *err)
     struct vdb_index *index = find_index(round->collection, round->field->row.id);
     uint32_t end = vdb_graph_end(round->graph);
     assert(index);
-    if (end == index->sealed_end || (double)(end - index->sealed_end) < SEAL_SHARE * (double)end)
+    /* Where there is no room for more, what building keeps is given back at once. */
+    bool is_due = round->is_refused || (double)(end - index->sealed_end) >= SEAL_SHARE * (double)end;
+    if (end == index->sealed_end || !is_due)
         return VECDB_OK;
     int status = vdb_graph_seal(round->graph, &round->insert, err);
     if (!status)
@@ -381,8 +459,11 @@ static int calibrate_if_due(struct round *round, vecdb_error *err)
     vecdb *db = round->collection->db;
     const struct vdb_view_field *field = round->field;
     struct vdb_index *index = find_index(round->collection, field->row.id);
+    uint32_t end = vdb_graph_end(round->graph), next = (uint32_t)round->view->row.next_slot;
     uint64_t n_dead = vdb_slots_count(round->view->dead->set);
     uint64_t n_live = round->n_total > n_dead ? round->n_total - n_dead : 0;
+    if (end < next)
+        n_live = most_live(round->view, field, end);
     const struct vdb_calibration *old = index->served->has_curve ? &index->served->curve : NULL;
     uint64_t before = old ? old->n_vectors : 0;
     uint64_t n_more = n_live > before ? n_live - before : 0, n_less = before > n_live ? before - n_live : 0;
@@ -396,6 +477,12 @@ static int calibrate_if_due(struct round *round, vecdb_error *err)
     struct vdb_blocks blocks;
     struct vdb_rows rows;
     struct vdb_calibration curve;
+    struct vdb_slots *dead = NULL;
+    if (end < next) { /* of a graph that covers a part, what it finds of that part is measured */
+        if (!(dead = vdb_slots_copy(round->view->dead->set)))
+            return vdb_fail_memory(err, next / 8);
+        vdb_slots_add_range(dead, end, next - end);
+    }
     vdb_view_get_blocks(&for_blocks, field, &blocks);
     vdb_view_get_rows(&for_rows, field, &rows);
     struct vdb_search search = {.kernels = db->kernels,
@@ -405,17 +492,18 @@ static int calibrate_if_due(struct round *round, vecdb_error *err)
                                 .metric = field->row.metric,
                                 .type = field->row.type,
                                 .dimension = field->row.dimension,
-                                .dead = round->view->dead->set,
+                                .dead = dead ? dead : round->view->dead->set,
                                 .stop = vdb_stop_check,
                                 .stop_context = round->how->stop};
     struct vdb_calibrate how = {.graph = round->graph,
                                 .search = &search,
                                 .blocks = &blocks,
                                 .rows = &rows,
-                                .end_slot = (uint32_t)round->view->row.next_slot,
+                                .end_slot = end < next ? end : next,
                                 .seed = SEED,
                                 .n_samples = n_samples};
     int status = vdb_calibrate(&how, &curve, err);
+    vdb_slots_free(dead);
     if (!status)
         status = serve(round->collection, field->row.id, round->view->row.store, vdb_graph_retain(round->graph), &curve,
                        err);
@@ -436,6 +524,13 @@ static int absorb(struct round *round, const char *what, int status, vecdb_error
     vdb_database_log(db, VECDB_LOG_WARNING, "%s: field \"%s\": %s: %s", db->path, round->field->row.name, what,
                      own->message);
     return VECDB_OK;
+}
+
+/* Would what was refused fit in the place of the graph that serves, by what is known of it: the length of its file? */
+static bool fits_alone(const struct round *round, const struct vdb_index *index)
+{
+    uint64_t n_left = vdb_graph_budget_left(&round->collection->db->index_budget);
+    return index && n_left + vdb_graph_taken(index->served->graph) >= round->n_needed + round->n_needed / 4;
 }
 
 /* Let the graph of the index file serve, if it covers more than ours does, by more than is quickly inserted. */
@@ -469,7 +564,15 @@ static int adopt(struct round *round, vecdb_error *err)
     if (!found || named.end_slot < own_end + (own_end ? LAG_ROWS : 0))
         return VECDB_OK;
     graph_options(round, &options);
-    if ((status = vdb_index_files_load(db, &named, &options, &graph, &own)))
+    status = vdb_index_files_load(db, &named, &options, &graph, &own);
+    if (was_refused(round, status) && fits_alone(round, index)) {
+        give_up(round);
+        status = vdb_index_files_load(db, &named, &options, &graph, &own);
+        was_refused(round, status);
+    }
+    if (round->is_refused)
+        return VECDB_OK;
+    if (status)
         return absorb(round, "its index file cannot be used, and the index is built anew", status, &own, err);
     if ((status = serve(round->collection, field, store, graph, named.has_curve ? &named.curve : NULL, err)))
         return status;
@@ -484,6 +587,8 @@ static int adopt(struct round *round, vecdb_error *err)
 static bool publish_is_due(const struct round *round, const struct vdb_index *index)
 {
     uint32_t end = vdb_graph_end(index->served->graph);
+    if (index->has_named && index->named.store == index->store && end < index->named.end_slot)
+        return false; /* there was no room here for what another process has published */
     if (!index->has_named || index->must_publish || (index->served->has_curve && !index->named.has_curve))
         return true;
     uint64_t n_new = end > index->named.end_slot ? end - index->named.end_slot : 0;
@@ -532,10 +637,15 @@ static int build_round(struct round *round, vecdb_error *err)
         round->graph = index->served->graph;
     else if (round->n_total < VDB_INDEX_LEAST_ROWS)
         return VECDB_OK;
-    else
+    else {
+        if (index && round->collection->db->index_budget.limit) /* of a store that has gone */
+            give_up(round);
         status = begin_graph(round, err);
-    if (!status)
+    }
+    if (!status && round->graph)
         status = sweep_if_due(round, err);
+    if (!status && !round->graph) /* there is no room for one */
+        return VECDB_OK;
     if (!status)
         status = insert_rows(round, err);
     if (!status)
@@ -568,6 +678,19 @@ static bool is_left_to_others(const vecdb *db, const struct vdb_index_build *how
     return n_missing >= PUBLISH_ROWS && how->least > 1 && vdb_state_builds_elsewhere(db->state);
 }
 
+/* There is no room for more: keep what there is. */
+static int end_refused(struct round *round, vecdb_error *err)
+{
+    vecdb_collection *collection = round->collection;
+    int status = publish_if_due(round, err);
+    if (status)
+        return status;
+    struct vdb_served *served = vdb_index_get(collection, round->view, round->field);
+    uint64_t n_missing = count_missing(served, round->view, round->field);
+    vdb_served_release(served);
+    return vdb_index_refuse(collection, round->field, round->n_needed, n_missing, err);
+}
+
 static int build(vecdb_collection *collection, const struct vdb_index_build *how, bool is_builder, vecdb_error *err)
 {
     for (bool is_first = true;; is_first = false) {
@@ -582,14 +705,21 @@ static int build(vecdb_collection *collection, const struct vdb_index_build *how
             vdb_view_release(round.view);
             return VECDB_OK;
         }
-        if (is_first && (status = adopt(&round, err))) {
+        if (is_first)
+            status = adopt(&round, err);
+        bool is_unserved = round.is_refused && !find_index(collection, how->field);
+        if (status || is_unserved) {
+            if (!status)
+                status = end_refused(&round, err);
             vdb_view_release(round.view);
             return status;
         }
+        round.is_refused = false;
         struct vdb_served *served = vdb_index_get(collection, round.view, round.field);
         uint64_t n_missing = count_missing(served, round.view, round.field);
         vdb_served_release(served);
         if (!is_first && n_missing < how->least) {
+            vdb_index_allow(collection, how->field);
             status = publish_if_due(&round, err);
             vdb_view_release(round.view);
             return status;
@@ -607,8 +737,11 @@ static int build(vecdb_collection *collection, const struct vdb_index_build *how
                                                  .stop = vdb_stop_check,
                                                  .stop_context = how->stop};
         status = build_round(&round, err);
+        bool is_refused = !status && round.is_refused;
+        if (is_refused)
+            status = end_refused(&round, err);
         vdb_view_release(round.view);
-        if (status)
+        if (status || is_refused)
             return status;
     }
 }
@@ -678,6 +811,7 @@ static int build_collection(vecdb_collection *collection, struct vdb_stop *stop,
 {
     struct vdb_view *view;
     uint64_t sequence;
+    vecdb_error refused = VECDB_ERROR_INIT;
     int status = vdb_view_acquire(collection, &view, NULL, &sequence, err);
     if (status)
         return status == VECDB_NOT_FOUND ? VECDB_OK : status; /* dropped */
@@ -687,9 +821,18 @@ static int build_collection(vecdb_collection *collection, struct vdb_stop *stop,
         bool has_one = has_index(collection, how.field);
         if (has_one || vdb_index_wanted(view, &view->fields[i], false))
             status = vdb_index_build(collection, &how, err);
+        if (status == VECDB_NOMEM) { /* smaller fields may fit all the same */
+            refused = *err;
+            status = VECDB_OK;
+        }
     }
     vdb_view_release(view);
-    return status == VECDB_NOT_FOUND ? VECDB_OK : status;
+    if (status == VECDB_NOT_FOUND)
+        status = VECDB_OK;
+    if (status || !refused.status)
+        return status;
+    *err = refused;
+    return refused.status;
 }
 
 /* Under the lock. */
@@ -744,7 +887,9 @@ void vdb_index_notice(vecdb_collection *collection, const struct vdb_view *view)
             struct vdb_served *served = vdb_index_get(collection, view, &view->fields[i]);
             if (!served && !vdb_index_wanted(view, &view->fields[i], false))
                 continue;
-            is_due = count_missing(served, view, &view->fields[i]) >= LAG_ROWS;
+            uint64_t n_refused = 0; /* rows that were missing when there was no room for more */
+            vdb_index_is_refused(collection, view->fields[i].row.id, NULL, &n_refused);
+            is_due = count_missing(served, view, &view->fields[i]) >= n_refused + LAG_ROWS;
             is_due |= served && has_new_dead(served, view);
             vdb_served_release(served);
         }

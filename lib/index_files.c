@@ -148,7 +148,12 @@ static int load_file(struct vdb_file *file, const struct vdb_index_file_id *id, 
     if (status)
         return status;
     size_t n = vdb_index_file_count(frames);
-    if (!n)
+    uint64_t least = n ? vdb_index_file_frame(frames, 0)->n_bytes : 0; /* a graph holds more than its base has */
+    if (least > vdb_graph_budget_left(options->budget)) {
+        options->budget->refused = least;
+        status = vdb_fail(err, VECDB_NOMEM, "%s has %llu bytes, which do not fit index_memory_bytes",
+                          vdb_path_tail(file->path), (unsigned long long)least);
+    } else if (!n)
         status = vdb_fail(err, VECDB_CORRUPT, "%s has no base", vdb_path_tail(file->path));
     else if (vdb_index_file_frame(frames, n - 1)->end_slot != named->end_slot)
         status = vdb_fail(err, VECDB_CORRUPT, "%s ends at another slot than the catalog says",

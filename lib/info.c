@@ -222,6 +222,7 @@ int vecdb_database_stats(vecdb *db, vecdb_stats *out, vecdb_error *err)
     stats.is_readonly = db->is_readonly;
     vdb_scrub_get_stats(db->scrub, &stats);
     stats.simd = db->kernels->name;
+    stats.index_bytes = atomic_load(&db->index_budget.used);
     stats.size = out->size < sizeof stats ? out->size : sizeof stats;
     memcpy(out, &stats, stats.size);
     return VECDB_OK;

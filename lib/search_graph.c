@@ -21,7 +21,7 @@ struct graph_job {
     pthread_mutex_t lock; /* of what follows, and of the sums in the request */
     int status;
     vecdb_error err;
-    uint64_t n_distances, bytes;
+    uint64_t n_distances, n_pages, bytes;
 };
 
 static void keep_failure(struct graph_job *job, int status, const vecdb_error *err)
@@ -34,15 +34,17 @@ static void keep_failure(struct graph_job *job, int status, const vecdb_error *e
     pthread_mutex_unlock(&job->lock);
 }
 
-static void add_counts(struct graph_job *job, const struct vdb_graph_counts *counts, uint64_t n_decoded, uint32_t ef)
+static void add_counts(struct graph_job *job, const struct vdb_graph_counts *counts, const struct vdb_view_blocks *rows,
+                       uint32_t ef)
 {
     struct vdb_graph_request *request = job->request;
     pthread_mutex_lock(&job->lock);
-    job->n_distances += counts->n_distances;
+    job->n_distances += counts->n_distances + counts->n_reranked;
+    job->n_pages += atomic_load(&rows->n_visited);
     job->bytes += counts->bytes;
     request->n_expanded += counts->n_expanded;
     request->n_reranked += counts->n_reranked;
-    request->n_decoded += n_decoded;
+    request->n_decoded += atomic_load(&rows->n_decoded);
     request->used_ef = ef > request->used_ef ? ef : request->used_ef;
     pthread_mutex_unlock(&job->lock);
 }
@@ -71,7 +73,7 @@ static int search_stretch(struct graph_job *job, size_t first, size_t end, vecdb
     }
     vdb_scratch_give(job->request->db, scratch);
     if (!status)
-        add_counts(job, &counts, atomic_load(&source.n_decoded), most_ef);
+        add_counts(job, &counts, &source, most_ef);
     return status;
 }
 
@@ -109,7 +111,8 @@ static int join(struct graph_job *job, const struct vdb_answer *scan, struct vdb
     size_t n_most = scan ? scan->first[search->n_queries] : 0, n = 0;
     for (size_t q = 0; q < search->n_queries; q++)
         n_most += job->n_hits[q];
-    struct vdb_answer made = {.n_distances = job->n_distances, .bytes_scored = job->bytes};
+    struct vdb_answer made = {
+        .n_distances = job->n_distances, .n_blocks = job->n_pages, .bytes_scored = job->bytes};
     made.first = vdb_alloc_array(search->memory, search->n_queries + 1, sizeof *made.first);
     made.hits = vdb_alloc_array(search->memory, n_most + 1, sizeof *made.hits);
     if (!made.first || !made.hits) {
@@ -128,7 +131,7 @@ static int join(struct graph_job *job, const struct vdb_answer *scan, struct vdb
     if (scan) {
         made.n_distances += scan->n_distances;
         made.n_rescored = scan->n_rescored;
-        made.n_blocks = scan->n_blocks;
+        made.n_blocks += scan->n_blocks;
         made.bytes_scored += scan->bytes_scored;
     }
     *answer = made;

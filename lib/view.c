@@ -265,6 +265,7 @@ void vdb_view_get_blocks(struct vdb_view_blocks *source, const struct vdb_view_f
 {
     source->field = field;
     source->n_skipped = 0;
+    atomic_init(&source->n_visited, 0);
     atomic_init(&source->n_decoded, 0);
     *blocks = (struct vdb_blocks){.context = source,
                                   .n_blocks =
@@ -364,9 +365,10 @@ static bool find_in_pieces(const struct vdb_view_field *field, uint32_t slot, vo
     return false;
 }
 
-/* Pin the page that may hold a slot. *row UINT32_MAX, and nothing pinned: no page does. */
-static int pin_slot(const struct vdb_view_field *field, uint32_t slot, struct vdb_block *block, uint32_t *row,
-                    vecdb_error *err)
+/* Pin the page that may hold a slot. *row UINT32_MAX, and nothing pinned: no page does. `source` (may be NULL)
+ * counts. */
+static int pin_slot(const struct vdb_view_field *field, uint32_t slot, struct vdb_view_blocks *source,
+                    struct vdb_block *block, uint32_t *row, vecdb_error *err)
 {
     size_t low = 0, high = field->n_segments;
     *row = UINT32_MAX;
@@ -383,9 +385,14 @@ static int pin_slot(const struct vdb_view_field *field, uint32_t slot, struct vd
     uint32_t page = vdb_extent_find(extent, slot);
     if (page == UINT32_MAX)
         return VECDB_OK;
-    int status = vdb_extent_pin(extent, page, block, NULL, err);
+    bool is_decoded = false;
+    int status = vdb_extent_pin(extent, page, block, &is_decoded, err);
     if (status)
         return status;
+    if (source) {
+        atomic_fetch_add_explicit(&source->n_visited, 1, memory_order_relaxed);
+        atomic_fetch_add_explicit(&source->n_decoded, is_decoded, memory_order_relaxed);
+    }
     block->owner = extent;
     *row = vdb_block_row(block, slot);
     if (*row == UINT32_MAX)
@@ -397,7 +404,7 @@ int vdb_view_vector(const struct vdb_view_field *field, uint32_t slot, void *out
 {
     struct vdb_block block;
     uint32_t row;
-    int status = pin_slot(field, slot, &block, &row, err);
+    int status = pin_slot(field, slot, NULL, &block, &row, err);
     if (status)
         return status;
     *found = row != UINT32_MAX;
@@ -448,7 +455,7 @@ static int find_rows(void *context, const uint32_t *slots, size_t n, struct vdb_
         struct vdb_block block;
         uint32_t row;
         rows[i] = (struct vdb_row){0};
-        int status = pin_slot(source->field, slots[i], &block, &row, err);
+        int status = pin_slot(source->field, slots[i], source, &block, &row, err);
         if (status) {
             put_rows(context, rows, i);
             return status;
@@ -468,6 +475,7 @@ void vdb_view_get_rows(struct vdb_view_blocks *source, const struct vdb_view_fie
 {
     source->field = field;
     source->n_skipped = 0;
+    atomic_init(&source->n_visited, 0);
     atomic_init(&source->n_decoded, 0);
     *rows = (struct vdb_rows){.context = source, .find = find_rows, .put = put_rows};
 }
@@ -476,7 +484,7 @@ int vdb_view_in_pages(const struct vdb_view_field *field, uint32_t slot, bool *i
 {
     struct vdb_block block;
     uint32_t row;
-    int status = pin_slot(field, slot, &block, &row, err);
+    int status = pin_slot(field, slot, NULL, &block, &row, err);
     if (status)
         return status;
     *is_there = row != UINT32_MAX;

@@ -103,7 +103,7 @@ int vdb_view_field(const struct vdb_view *view, const char *name, const struct v
 struct vdb_view_blocks {
     const struct vdb_view_field *field;
     size_t n_skipped; /* blocks before the first */
-    _Atomic uint64_t n_decoded;
+    _Atomic uint64_t n_visited, n_decoded; /* pages: visited for single rows; decoded */
 };
 void vdb_view_get_blocks(struct vdb_view_blocks *source, const struct vdb_view_field *field,
                          struct vdb_blocks *blocks);

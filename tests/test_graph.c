@@ -212,7 +212,7 @@ static struct vdb_search search_of(const struct world *world, uint32_t k)
 
 static struct vdb_graph *empty_graph(const struct world *world, uint32_t capacity, bool with_sample)
 {
-    struct vdb_graph_options options = {&memory, kernels, world->metric, world->type, world->dimension, 42};
+    struct vdb_graph_options options = {&memory, kernels, world->metric, world->type, world->dimension, 42, NULL};
     struct vdb_graph *graph;
     vecdb_error err = {0};
     CHECK_OK(err, vdb_graph_new(&options, capacity, with_sample ? &world->block : NULL, &graph, &err));
@@ -824,7 +824,7 @@ TEST(a_search_allocates_nothing_once_it_has_searched)
 /* Everything once, with memory that ends after n allocations. */
 static int use_all(struct world *world, struct vdb_memory *short_memory)
 {
-    struct vdb_graph_options options = {short_memory, kernels, world->metric, world->type, world->dimension, 42};
+    struct vdb_graph_options options = {short_memory, kernels, world->metric, world->type, world->dimension, 42, NULL};
     struct vdb_graph *graph = NULL, *copy = NULL, *swept = NULL;
     struct vdb_graph_scratch *scratch = NULL;
     vecdb_error err = {0};

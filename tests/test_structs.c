@@ -89,3 +89,32 @@ TEST(what_a_search_did_is_told_as_far_as_the_caller_has_room)
     vecdb_results_free(results);
     vecdb_close(db);
 }
+
+TEST(what_an_index_is_and_what_is_held_are_told_as_far_as_the_caller_has_room)
+{
+    vecdb_error err = VECDB_ERROR_INIT;
+    vecdb *db;
+    vecdb_options options = {.threads = VECDB_THREADS_NONE, .index_memory_bytes = 1};
+    options.size = offsetof(vecdb_options, index_memory_bytes); /* as it was before */
+    CHECK_OK(err, vecdb_open(test_path("db"), &options, &db, &err));
+    CHECK_SIZE(db->index_budget.limit, 0);
+    vecdb_field field = {.name = "v", .dimension = 2, .metric = VECDB_L2};
+    vecdb_collection *c;
+    CHECK_OK(err, vecdb_collection_create(db, "c", &field, 1, VECDB_MUST_BE_NEW, &c, &err));
+    vecdb_index_info info;
+    memset(&info, 0xa5, sizeof info);
+    info.size = offsetof(vecdb_index_info, message);
+    CHECK_OK(err, vecdb_index_describe(c, NULL, &info, &err));
+    CHECK_SIZE(info.size, offsetof(vecdb_index_info, message));
+    CHECK(info.kind == VECDB_INDEX_FLAT && (unsigned char)info.message[0] == 0xa5);
+    info.size = VDB_STRUCT_BYTES(vecdb_index_info, recall_at_10) - 1;
+    CHECK_FAILS(err, VECDB_MISUSE, "vecdb_index_info", vecdb_index_describe(c, NULL, &info, &err));
+    vecdb_stats stats = {.index_bytes = 77};
+    stats.size = offsetof(vecdb_stats, index_bytes);
+    CHECK_OK(err, vecdb_database_stats(db, &stats, &err));
+    CHECK(stats.index_bytes == 77 && stats.sequence > 0);
+    stats.size = sizeof stats;
+    CHECK_OK(err, vecdb_database_stats(db, &stats, &err));
+    CHECK_SIZE(stats.index_bytes, 0);
+    vecdb_close(db);
+}
