@@ -2,7 +2,8 @@
  *
  * bench/sets.h - real vectors, and databases of them, for benchmarks that see the public API alone
  *
- * The folder of the sets is an argument, $VECDB_DATA or ../shared/data. Whatever fails ends the program with a sentence.
+ * The folder of the sets is an argument, $VECDB_DATA or ../shared/data. Whatever fails ends the program with a
+ * sentence.
  */
 #ifndef VDB_BENCH_SETS_H
 #define VDB_BENCH_SETS_H
