@@ -36,6 +36,7 @@
 #define SWEEP_SHARE 0.2
 #define SEAL_SHARE 0.1 /* of new rows since the last seal */
 #define SAMPLE_ROWS 2048u
+#define OVERDUE_GROWTH 2       /* of the vectors, since they were measured */
 #define PUBLISH_ROWS 10000u
 #define PUBLISH_SHARE 0.1
 #define RETRY_NS 500000000u     /* to look again whether another process has published */
@@ -627,6 +628,43 @@ static int publish_if_due(struct round *round, vecdb_error *err)
     return absorb(round, "its index cannot be kept in a file", status, &own, err);
 }
 
+static const struct vdb_view_field *field_of(const struct vdb_view *view, uint64_t id)
+{
+    for (size_t i = 0; i < view->n_fields; i++)
+        if (view->fields[i].row.id == id)
+            return &view->fields[i];
+    return NULL;
+}
+
+/* Rows of a view that the graph (NULL: none) does not cover. */
+static uint64_t count_missing(const struct vdb_served *served, const struct vdb_view *view,
+                              const struct vdb_view_field *field)
+{
+    uint64_t n = field->n_paged_rows + field->n_tail_rows;
+    if (!served)
+        return n < VDB_INDEX_LEAST_ROWS ? 0 : n;
+    uint32_t end = vdb_graph_end(served->graph);
+    return end >= view->row.next_slot ? 0 : vdb_view_count_rows_from(field, end);
+}
+
+/* Have so many rows come meanwhile that they are to be inserted first? Searches scan them. A curve that was measured
+ * on less than half of the vectors has waited long enough, and so has one that is missing. */
+static bool is_behind(const struct round *round)
+{
+    const struct vdb_index *index = find_index(round->collection, round->field->row.id);
+    const struct vdb_served *served = index->served;
+    struct vdb_view *view;
+    uint64_t sequence, n_missing = 0;
+    if (!served->has_curve || round->n_total > OVERDUE_GROWTH * served->curve.n_vectors ||
+        vdb_view_acquire(round->collection, &view, NULL, &sequence, NULL))
+        return false;
+    const struct vdb_view_field *field = field_of(view, round->field->row.id);
+    if (field && view->row.store == round->view->row.store)
+        n_missing = count_missing(served, view, field);
+    vdb_view_release(view);
+    return n_missing >= LAG_ROWS;
+}
+
 /* Bring the graph up to one view. */
 static int build_round(struct round *round, vecdb_error *err)
 {
@@ -650,26 +688,7 @@ static int build_round(struct round *round, vecdb_error *err)
         status = insert_rows(round, err);
     if (!status)
         status = seal_if_due(round, err);
-    return status ? status : calibrate_if_due(round, err);
-}
-
-static const struct vdb_view_field *field_of(const struct vdb_view *view, uint64_t id)
-{
-    for (size_t i = 0; i < view->n_fields; i++)
-        if (view->fields[i].row.id == id)
-            return &view->fields[i];
-    return NULL;
-}
-
-/* Rows of a view that the graph (NULL: none) does not cover. */
-static uint64_t count_missing(const struct vdb_served *served, const struct vdb_view *view,
-                              const struct vdb_view_field *field)
-{
-    uint64_t n = field->n_paged_rows + field->n_tail_rows;
-    if (!served)
-        return n < VDB_INDEX_LEAST_ROWS ? 0 : n;
-    uint32_t end = vdb_graph_end(served->graph);
-    return end >= view->row.next_slot ? 0 : vdb_view_count_rows_from(field, end);
+    return status || is_behind(round) ? status : calibrate_if_due(round, err);
 }
 
 /* Another process is building: its file will cover what is missing here, if that is much. */
