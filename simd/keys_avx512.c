@@ -6,7 +6,7 @@
  *     before it    k-1 k0 k1 .. k6       keys below x stay, x takes its place, keys above it move up by one
  *
  * Blocks are gone through from the last to the one that holds a key below x: nothing is searched for, nothing branches
- * on a key, and each block is stored as it is loaded, so that the next key finds it in the store buffer. A binary search
+ * on a key, and each block is stored as it is loaded, so that the next key finds it in the store buffer. Binary search
  * with memmove takes some 100 cycles for a key among 64, most of them guesses that were wrong; this takes 20. A walk
  * through a graph spends 20 to 40 % of its time putting candidates into its pool when it does the former.
  */
