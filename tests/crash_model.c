@@ -306,17 +306,17 @@ static void check_found(const struct model_collection *collection, const void *q
     const vecdb_field *field = &collection->fields[0].field;
     size_t n = n_hits < 10 ? n_hits : 10, n_right = 0;
     if (vecdb_results_count(results) != n)
-        CRASH_FAIL("an index of \"%s\" finds %zu of %zu records", collection->name, vecdb_results_count(results), n_hits);
+        CRASH_FAIL("an index of \"%s\" finds %zu of %zu records", collection->name, vecdb_results_count(results), n);
     for (size_t i = 0, at = 0; i < n; i++) {
         vecdb_key key = vecdb_result_key(results, i);
         double distance = vecdb_result_distance(results, i), last = hits[n - 1].distance;
         for (at = 0; at < n_hits && model_compare_keys(&key, &hits[at].record->key); at++)
             continue;
         if (at == n_hits)
-            CRASH_FAIL("an index of \"%s\" finds a record that is not there, at place %zu", collection->name, i);
+            CRASH_FAIL("an index of \"%s\" finds a record that is not there", collection->name);
         double right = model_distance(field, query, hits[at].record, 0), error = 1e-5 * (1 + fabs(right));
         if (fabs(distance - right) > error || (i && distance < vecdb_result_distance(results, i - 1)))
-            CRASH_FAIL("an index of \"%s\" finds a record at distance %g, it is at %g", collection->name, distance, right);
+            CRASH_FAIL("an index of \"%s\" says %g of a record at distance %g", collection->name, distance, right);
         for (size_t j = 0; j < i; j++) {
             vecdb_key other = vecdb_result_key(results, j);
             if (!model_compare_keys(&key, &other))
