@@ -298,15 +298,16 @@ static uint64_t digest_collection(vecdb_collection *handle, struct model_collect
     return sum;
 }
 
-/* What a search with an index has found: records that there are, each once, at their distances, in order, and nearly all
- * of the nearest ones. */
+/* What a search with an index has found: records that there are, each once, at their distances, in order, and nearly
+ * all of the nearest ones. */
 static void check_found(const struct model_collection *collection, const void *query, const struct model_hit *hits,
                         size_t n_hits, const vecdb_results *results)
 {
     const vecdb_field *field = &collection->fields[0].field;
     size_t n = n_hits < 10 ? n_hits : 10, n_right = 0;
     if (vecdb_results_count(results) != n)
-        CRASH_FAIL("an index of \"%s\" finds %zu of %zu records", collection->name, vecdb_results_count(results), n);
+        CRASH_FAIL("an index of \"%s\" finds %zu records, not %zu", collection->name, vecdb_results_count(results),
+                   n);
     for (size_t i = 0, at = 0; i < n; i++) {
         vecdb_key key = vecdb_result_key(results, i);
         double distance = vecdb_result_distance(results, i), last = hits[n - 1].distance;

@@ -13,8 +13,8 @@
  *   5. A second writer loses nothing when the first is killed, and never has an error.
  *   6. Other collections are whole, whatever they are named; snapshots and backups are whole, or are not there.
  *   7. What the dead leave behind is removed: after a compaction there are only files with live rows.
- *   8. Some groups have a second vector, in a field with a graph, which the writer waits for now and then: so kills come
- *      while index files are written, named and removed. Searches of it find nearly all of the nearest.
+ *   8. Some groups have a second vector, in a field with a graph, which the writer waits for now and then: so kills
+ *      come while index files are written, named and removed. Searches of it find nearly all of the nearest.
  * VECDB_TEST_ROUNDS says how many kills.
  */
 #include <errno.h>
@@ -41,8 +41,8 @@ static int64_t key_of(uint32_t group, uint32_t row)
     return (int64_t)group * GROUP_KEYS + row;
 }
 
-/* Three large groups of each writer: so many vectors that a graph is made, and so few that it is made soon. They are a part
- * of the other vector, behind the two values that tell key and version. */
+/* Three large groups of each writer: so many vectors that a graph is made, and so few that it is made soon. They are a
+ * part of the other vector, behind the two values that tell key and version. */
 #define GRAPH_DIMENSION 8u
 
 static bool has_graph(uint32_t group)
@@ -213,8 +213,8 @@ static int take_census(vecdb_collection *collection, struct census *census, vecd
     return status;
 }
 
-/* The nearest of the second vector of a group: records with such vectors. How many of `distances` (NULL: none are known)
- * are as near as these. */
+/* The nearest of the second vector of a group: records with such vectors. An exact search tells their `distances`
+ * (NULL: nobody asks), and how many; another one how many it finds that are as near. */
 static size_t search_graph(vecdb_collection *collection, uint32_t group, bool is_exact, double distances[10])
 {
     float vector[2 + GRAPH_DIMENSION];
