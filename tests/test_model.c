@@ -22,13 +22,14 @@ struct world {
     const char *path;
     vecdb_options options;
     int compression; /* of new fields; -1: any */
+    bool has_graphs; /* in most fields, and enough records for them */
     vecdb *db[2];    /* the second may be NULL */
     bool is_second_readonly;
     struct model_collection collections[MOST_COLLECTIONS];
     vecdb_collection *handles[2][MOST_COLLECTIONS]; /* NULL: not opened yet */
     size_t n_collections;
     unsigned n_names;
-    size_t n_near, n_near_found; /* of the true nearest, by graphs */
+    size_t n_near, n_near_found, n_graph_searches; /* of the true nearest, by graphs */
 };
 
 /* What one write gives to the library, and the model. */
@@ -118,7 +119,11 @@ static vecdb_field random_field(struct world *world, char name[64])
     field.type = VECDB_F32 + (int)below(world, 6);
     field.metric = field.type == VECDB_BIT ? VECDB_HAMMING : VECDB_L2 + (int)below(world, 3);
     field.compression = world->compression < 0 ? (int)below(world, 3) : world->compression;
-    field.index = (int)below(world, 3);
+    field.index = (int)below(world, 2);
+    if (chance(world, world->has_graphs ? 80 : 10)) {
+        field.index = VECDB_INDEX_HNSW;
+        field.dimension = field.dimension < 7 ? 12 : field.dimension;
+    }
     return field;
 }
 
@@ -412,6 +417,9 @@ static void check_search(struct world *world, int h, size_t c)
     bool is_near = field->index == VECDB_INDEX_HNSW && !query.exact;
     CHECK_OK(err, vecdb_search(handle_of(world, h, c), &query, &results, &err));
     CHECK_SIZE(vecdb_results_queries(results), n_queries);
+    vecdb_search_stats stats = {.size = sizeof stats};
+    CHECK_INT(vecdb_results_stats(results, &stats), VECDB_OK);
+    world->n_graph_searches += !strcmp(stats.plan, "hnsw");
     for (size_t q = 0; q < n_queries; q++) {
         const void *vector = field->type == VECDB_BIT ? (const void *)(values + q * n_bytes)
                                                       : (const void *)(doubles + q * field->dimension);
@@ -602,6 +610,8 @@ static void write_rows(struct world *world, size_t c)
     vecdb_collection *handle = handle_of(world, writing_handle(world), c);
     vecdb_error err = VECDB_ERROR_INIT;
     size_t n = chance(world, 50) ? 1 : chance(world, 60) ? 1 + below(world, 30) : 1 + below(world, 1200);
+    if (world->has_graphs && chance(world, 20))
+        n = 1400;
     if (model->n_records > MOST_RECORDS)
         n = 1;
     bool is_insert = chance(world, 25), by_columns = chance(world, 25);
@@ -741,12 +751,21 @@ static void reopen(struct world *world)
     open_handle(world, 0);
 }
 
+static void wait_for_index(struct world *world, size_t c)
+{
+    vecdb_error err = VECDB_ERROR_INIT;
+    int h = any_handle(world);
+    CHECK_OK(err, vecdb_index_wait(handle_of(world, h, c), NULL, 0, NULL, &err));
+    for (int i = 0; i < 6; i++)
+        check_search(world, h, c);
+}
+
 static void step(struct world *world)
 {
     if (!world->n_collections)
         create_collection(world);
     size_t c = below(world, world->n_collections);
-    unsigned what = (unsigned)below(world, 105);
+    unsigned what = (unsigned)below(world, world->has_graphs ? 112 : 102);
     vecdb_error err = VECDB_ERROR_INIT;
     if (what < 55)
         write_rows(world, c);
@@ -765,12 +784,13 @@ static void step(struct world *world)
     else if (what < 100)
         change_fields(world, c);
     else
-        CHECK_OK(err, vecdb_index_wait(handle_of(world, any_handle(world), c), NULL, 0, NULL, &err));
+        wait_for_index(world, c);
 }
 
-static void walk(const char *path, int compression, vecdb_options options, int n_steps)
+static void walk(const char *path, int compression, vecdb_options options, int n_steps, bool has_graphs)
 {
     struct world world = {.random = {test_seed()}, .path = path, .compression = compression, .options = options};
+    world.has_graphs = has_graphs;
     const char *rounds = getenv("VECDB_TEST_ROUNDS");
     int factor = rounds && atoi(rounds) > 0 ? atoi(rounds) : 1;
     test_time_limit(120 + 60 * (unsigned)factor);
@@ -786,7 +806,8 @@ static void walk(const char *path, int compression, vecdb_options options, int n
     check_all(&world);
     CHECK_OK(err, vecdb_check(world.db[0], NULL, print_problem, NULL, &n_problems, &err));
     CHECK_SIZE(n_problems, 0);
-    fprintf(stderr, "    searches that may be by a graph found %zu of %zu\n", world.n_near_found, world.n_near);
+    fprintf(stderr, "    %zu searches by a graph; these and others found %zu of %zu\n", world.n_graph_searches,
+            world.n_near_found, world.n_near);
     CHECK_LE(world.n_near * 0.9, world.n_near_found);
     for (size_t c = 0; c < MOST_COLLECTIONS; c++)
         model_release(&world.collections[c]);
@@ -796,26 +817,36 @@ static void walk(const char *path, int compression, vecdb_options options, int n
 
 TEST(the_database_agrees_with_the_model)
 {
-    walk(test_path("db"), -1, (vecdb_options){0}, 600);
+    walk(test_path("db"), -1, (vecdb_options){0}, 600, false);
 }
 
 TEST(a_database_without_threads_agrees_with_the_model)
 {
-    walk(test_path("db"), VECDB_COMPRESSION_NONE, (vecdb_options){.threads = VECDB_THREADS_NONE}, 600);
+    walk(test_path("db"), VECDB_COMPRESSION_NONE, (vecdb_options){.threads = VECDB_THREADS_NONE}, 600, false);
 }
 
 TEST(a_database_that_maps_no_files_and_has_little_memory_agrees_with_the_model)
 {
     walk(test_path("db"), VECDB_COMPRESSION_MAX,
-         (vecdb_options){.io = VECDB_IO_READ, .memory_bytes = 1 << 20, .threads = 3}, 600);
+         (vecdb_options){.io = VECDB_IO_READ, .memory_bytes = 1 << 20, .threads = 3}, 600, false);
 }
 
 TEST(a_database_with_normal_durability_agrees_with_the_model)
 {
-    walk(test_path("db"), VECDB_COMPRESSION_AUTO, (vecdb_options){.durability = VECDB_DURABILITY_NORMAL}, 600);
+    walk(test_path("db"), VECDB_COMPRESSION_AUTO, (vecdb_options){.durability = VECDB_DURABILITY_NORMAL}, 600, false);
 }
 
 TEST(a_database_in_memory_agrees_with_the_model)
 {
-    walk(":memory:", -1, (vecdb_options){0}, 600);
+    walk(":memory:", -1, (vecdb_options){0}, 600, false);
+}
+
+TEST(a_database_with_graphs_agrees_with_the_model)
+{
+    walk(test_path("db"), -1, (vecdb_options){.threads = 2}, 100, true);
+}
+
+TEST(graphs_that_are_built_for_who_waits_agree_with_the_model)
+{
+    walk(test_path("db"), -1, (vecdb_options){.threads = VECDB_THREADS_NONE}, 150, true);
 }
