@@ -286,7 +286,7 @@ static void use_file(struct kind *kind, unsigned form, const uint8_t *edits, siz
     require(bytes && !vfs->read(file, 0, bytes, n, NULL));
     edit(bytes, n, edits, n_edits);
     if (form & 2 && n_edits)
-        n = n * edits[n_edits - 1] / 256 + 64;
+        n = 64 + (n - 64) * edits[n_edits - 1] / 256;
     if (form & 4)
         mended = extent; /* only what the file says is wrong */
     else
