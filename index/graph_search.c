@@ -369,7 +369,8 @@ int vdb_graph_search(const struct vdb_graph *graph, const struct vdb_search *sea
     const char *given = (const char *)search->queries +
                         q * vdb_vector_bytes(search->type == VECDB_BIT ? VECDB_BIT : VECDB_F32, search->dimension);
     struct vdb_query query;
-    vdb_codec_query(&graph->codec, given, scratch->work, (int8_t *)(scratch->work + scratch->n_work), &query);
+    int8_t *values = scratch->work ? (int8_t *)(scratch->work + scratch->n_work) : NULL; /* bits need no room */
+    vdb_codec_query(&graph->codec, given, scratch->work, values, &query);
     struct vdb_walk walk = {.graph = graph, .query = &query, .scratch = scratch, .without = effort->without};
     vdb_graph_space(graph, false, &walk.space);
     if (!vdb_walk_descend(&walk, &layer, &start))

@@ -32,10 +32,9 @@
 
 struct sweep {
     vecdb *db;
-    uint64_t sequence; /* of the state that names the files */
     uint64_t *named; /* pairs (field, generation) */
     size_t n_named;
-    bool is_settled; /* no failed commit can come back */
+    bool is_settled;
     vecdb_error *err;
 };
 
@@ -64,15 +63,13 @@ int vdb_append_secure(vecdb *db, uint64_t sequence, bool *is_secure, vecdb_error
     return status;
 }
 
-/* A commit that failed (its sync did) may still lie in the WAL, unseen, name a file that nothing names
- * now, and come back when all processes are killed. One that succeeds is written over it. */
-static bool settle(struct sweep *sweep)
+bool vdb_append_settle(vecdb *db)
 {
     struct vdb_connection *c;
-    if (!sweep->is_settled)
-        sweep->is_settled = !vdb_write_begin(sweep->db->catalog, &c, &sweep->sequence, NULL) &&
-                            !vdb_write_commit(c, NULL);
-    return sweep->is_settled;
+    uint64_t sequence;
+    bool is_secure = false;
+    return !vdb_write_begin(db->catalog, &c, &sequence, NULL) && !vdb_write_commit(c, NULL) &&
+           !vdb_append_secure(db, sequence, &is_secure, NULL) && is_secure;
 }
 
 static bool remove_unnamed(void *context, const char *name)
@@ -85,8 +82,8 @@ static bool remove_unnamed(void *context, const char *name)
     for (size_t i = 0; i < sweep->n_named; i++)
         if (sweep->named[2 * i] == numbers[0] && sweep->named[2 * i + 1] == numbers[1])
             return true;
-    bool is_secure = false;
-    if (!settle(sweep) || vdb_append_secure(db, sweep->sequence, &is_secure, NULL) || !is_secure)
+    sweep->is_settled = sweep->is_settled || vdb_append_settle(db);
+    if (!sweep->is_settled)
         return false; /* a later sweep will */
     char *path = vdb_vector_path(db, numbers[0], numbers[1]);
     vecdb_error ignored;
@@ -132,7 +129,7 @@ int vdb_append_sweep(vecdb *db, vecdb_error *err)
     int status = vdb_read_begin(db->catalog, &c, &sequence, err);
     if (status)
         return status;
-    struct sweep sweep = {.db = db, .sequence = sequence, .err = err};
+    struct sweep sweep = {.db = db, .err = err};
     bool has_stores = false;
     uint64_t store;
     status = vdb_extents_files(c, note_file, &sweep, err);

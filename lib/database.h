@@ -183,6 +183,11 @@ void vdb_append_end(vecdb *db);
  * tried first.) Until then the files that the state before them names must stay. */
 int vdb_append_secure(vecdb *db, uint64_t sequence, bool *is_secure, vecdb_error *err);
 
+/* The same for all commits so far, failed ones too: one whose sync has failed may still lie in the WAL, unseen, name a
+ * file that nothing names now, and come back when all processes are killed. One that succeeds is written over it. So
+ * this commits nothing in particular. False: files that only an earlier state names must stay. */
+bool vdb_append_settle(vecdb *db);
+
 /* Remove vector files that no commit names. Between begin and end. */
 int vdb_append_sweep(vecdb *db, vecdb_error *err);
 

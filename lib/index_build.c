@@ -272,27 +272,51 @@ static int grow(struct round *round, vecdb_error *err)
     return status;
 }
 
-/* The first row of a block whose slot is not below `slot`. */
-static uint32_t first_row(const struct vdb_block *block, uint32_t slot)
+/* Pages, or pieces of the tail, one of them pinned: the one with the next row that the graph lacks. */
+struct rows_cursor {
+    size_t at, end; /* of the blocks */
+    struct vdb_block block;
+    bool is_pinned;
+    uint32_t slot; /* of that row; UINT32_MAX: there is none */
+};
+
+static void leave_block(struct rows_cursor *cursor, const struct vdb_blocks *blocks)
 {
-    uint32_t low = 0, high = block->n_rows;
-    while (low < high) {
-        uint32_t middle = low + (high - low) / 2;
-        if (vdb_block_slot(block, middle) < slot)
-            low = middle + 1;
-        else
-            high = middle;
-    }
-    return low;
+    if (cursor->is_pinned)
+        blocks->unpin(blocks->context, &cursor->block);
+    cursor->is_pinned = false;
 }
 
-static int insert_block(struct round *round, const struct vdb_block *block, vecdb_error *err)
+static int find_next(struct round *round, struct rows_cursor *cursor, const struct vdb_blocks *blocks,
+                     vecdb_error *err)
+{
+    uint32_t end = vdb_graph_end(round->graph);
+    cursor->slot = UINT32_MAX;
+    while (cursor->at < cursor->end) {
+        int status = cursor->is_pinned ? VECDB_OK : blocks->pin(blocks->context, cursor->at, &cursor->block, err);
+        if (status)
+            return status;
+        cursor->is_pinned = true;
+        uint32_t row = vdb_block_first_row(&cursor->block, end);
+        if (row < cursor->block.n_rows) {
+            cursor->slot = vdb_block_slot(&cursor->block, row);
+            return VECDB_OK;
+        }
+        leave_block(cursor, blocks);
+        cursor->at++;
+    }
+    return VECDB_OK;
+}
+
+/* Rows of a block that the graph lacks, with slots below `limit`. */
+static int insert_block(struct round *round, const struct vdb_block *block, uint32_t limit, vecdb_error *err)
 {
     for (;;) {
-        uint32_t first = first_row(block, vdb_graph_end(round->graph));
-        if (first == block->n_rows)
+        uint32_t first = vdb_block_first_row(block, vdb_graph_end(round->graph));
+        uint32_t last = limit == UINT32_MAX ? block->n_rows : vdb_block_first_row(block, limit);
+        if (first >= last)
             return VECDB_OK;
-        int status = vdb_graph_insert(round->graph, block, first, block->n_rows - first, &round->insert, err);
+        int status = vdb_graph_insert(round->graph, block, first, last - first, &round->insert, err);
         if (status == VECDB_FULL)
             status = grow(round, err);
         else if (was_refused(round, status))
@@ -302,44 +326,48 @@ static int insert_block(struct round *round, const struct vdb_block *block, vecd
     }
 }
 
+static int report_rows(const struct round *round, vecdb_error *err)
+{
+    if (!round->how->report)
+        return vdb_stop_check(round->how->stop, err);
+    uint64_t n_left = vdb_view_count_rows_from(round->field, vdb_graph_end(round->graph));
+    return round->how->report(round->how->report_context, round->n_total - n_left, round->n_total, err);
+}
+
+/* In the order of slots, which pages and the tail share: what lies before the graph's end is never looked at again. */
 static int insert_rows(struct round *round, vecdb_error *err)
 {
     struct vdb_view_blocks source;
     struct vdb_blocks blocks;
-    uint32_t first_slot;
-    int status = VECDB_OK;
-    vdb_view_get_blocks_from(&source, round->field, vdb_graph_end(round->graph), &blocks, &first_slot);
-    for (size_t i = 0; i < blocks.n_blocks && !status && !round->is_refused; i++) {
-        struct vdb_block block;
-        if ((status = blocks.pin(blocks.context, i, &block, err)))
+    vdb_view_get_blocks_from(&source, round->field, vdb_graph_end(round->graph), &blocks);
+    struct rows_cursor pages = {.at = 0, .end = source.n_pages}, tail = {.at = source.n_pages, .end = blocks.n_blocks};
+    int status;
+    for (;;) {
+        status = find_next(round, &pages, &blocks, err);
+        if (!status)
+            status = find_next(round, &tail, &blocks, err);
+        if (status || (pages.slot == UINT32_MAX && tail.slot == UINT32_MAX))
             break;
-        status = insert_block(round, &block, err);
-        blocks.unpin(blocks.context, &block);
-        if (!status && round->how->report) {
-            uint64_t n_left = vdb_view_count_rows_from(round->field, vdb_graph_end(round->graph));
-            status = round->how->report(round->how->report_context, round->n_total - n_left, round->n_total, err);
-        } else if (!status) {
-            status = vdb_stop_check(round->how->stop, err);
-        }
+        bool is_page = pages.slot < tail.slot;
+        status = insert_block(round, is_page ? &pages.block : &tail.block, is_page ? tail.slot : pages.slot, err);
+        if (!status)
+            status = report_rows(round, err);
+        if (status || round->is_refused)
+            break;
     }
+    leave_block(&pages, &blocks);
+    leave_block(&tail, &blocks);
     if (!status && !round->is_refused && vdb_graph_end(round->graph) < round->view->row.next_slot)
         vdb_graph_set_end(round->graph, (uint32_t)round->view->row.next_slot);
     return status;
 }
 
 /* Live rows below the graph's end, at most. The catalog forgets a dead slot when no page holds it any more, the graph
- * does not: so what is dead in it is told by what is alive. Rows are counted by blocks: of the one that the end is in,
- * as many count as there are slots before the end. */
+ * does not: so what is dead in it is told by what is alive. */
 static uint64_t most_live(const struct vdb_view *view, const struct vdb_view_field *field, uint32_t end)
 {
     uint64_t n_rows = field->n_paged_rows + field->n_tail_rows, n_behind = vdb_view_count_rows_from(field, end);
     uint64_t n_dead = 0;
-    struct vdb_view_blocks source;
-    struct vdb_blocks blocks;
-    uint32_t first = 0;
-    vdb_view_get_blocks_from(&source, field, end, &blocks, &first);
-    if (blocks.n_blocks && first < end)
-        n_behind -= end - first < n_behind ? end - first : n_behind;
     if (vdb_view_count_dead(view, field, NULL, &n_dead, NULL))
         n_dead = 0;
     n_rows -= n_behind < n_rows ? n_behind : n_rows;
@@ -378,30 +406,26 @@ static int collect_gone(const struct round *round, uint32_t end, struct vdb_slot
     struct vdb_view_blocks source;
     struct vdb_blocks blocks;
     struct vdb_slots *set = vdb_slots_new();
-    uint64_t next = 0; /* the first slot that no row was seen for */
     if (!set)
         return vdb_fail_memory(err, end / 8);
+    vdb_slots_add_range(set, 0, end);
     vdb_view_get_blocks(&source, round->field, &blocks);
-    for (size_t i = 0; i < blocks.n_blocks && next < end; i++) {
+    for (size_t i = 0; i < blocks.n_blocks; i++) {
         struct vdb_block block;
         int status = blocks.pin(blocks.context, i, &block, err);
         if (status) {
             vdb_slots_free(set);
             return status;
         }
-        for (uint32_t row = 0; row < block.n_rows && next < end; row++) {
-            uint64_t slot = vdb_block_slot(&block, row), first = next;
-            next = slot + 1;
-            if (slot < end && vdb_slots_has(dead, (uint32_t)slot))
-                slot++; /* itself, too */
-            slot = slot < end ? slot : end;
-            if (slot > first)
-                vdb_slots_add_range(set, (uint32_t)first, slot - first);
+        for (uint32_t row = 0; row < block.n_rows; row++) {
+            uint32_t slot = vdb_block_slot(&block, row);
+            if (slot >= end)
+                break;
+            if (!vdb_slots_has(dead, slot))
+                vdb_slots_remove(set, slot);
         }
         blocks.unpin(blocks.context, &block);
     }
-    if (next < end)
-        vdb_slots_add_range(set, (uint32_t)next, end - next);
     *gone = set;
     return VECDB_OK;
 }

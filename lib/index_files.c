@@ -6,14 +6,15 @@
  *     load      row of the catalog -> heads -> base -> deltas -> graph
  *
  * An index file can be lost at any moment: nothing here is truth, a search never fails because of it, and what
- * cannot be loaded is built again from the vectors. So a commit that fails, or is taken back by a power cut, needs no
- * care: a row that names a file that is no more, or is another, is a row without a file.
+ * cannot be loaded is built again from the vectors.
  *
  * Invariants
  *   1. Bytes that a committed row may count are never written over: a delta goes behind them, with the row read
  *      under the builder's lock. After a failure (a sync's too) the next publication makes a new file.
  *   2. A file is named after its bytes are on stable storage.
- *   3. Backups and snapshots name no index files, and have none.
+ *   3. A file is removed when no power cut can bring back a row that names it: a check would miss it, and the index
+ *      would have to be built again.
+ *   4. Backups and snapshots name no index files, and have none.
  *
  * Costs: a base is all of the graph (some 200 bytes a vector at 128 dimensions); a delta what changed, where one
  * new vector changes some forty rows of 132 bytes. Bases are written when deltas together exceed half of one.
@@ -203,6 +204,7 @@ struct sweep {
     vecdb *db;
     uint64_t *named; /* pairs (field, generation) */
     size_t n_named;
+    bool is_settled;
     int status;
 };
 
@@ -229,6 +231,9 @@ static bool remove_unnamed(void *context, const char *name)
     for (size_t i = 0; i < sweep->n_named; i++)
         if (sweep->named[2 * i] == numbers[0] && sweep->named[2 * i + 1] == numbers[1])
             return true;
+    sweep->is_settled = sweep->is_settled || vdb_append_settle(db);
+    if (!sweep->is_settled)
+        return false; /* a later sweep will */
     char *path = index_path(db, numbers[0], numbers[1]);
     if (path)
         db->vfs->remove(db->vfs, path, &ignored);

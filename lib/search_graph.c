@@ -3,13 +3,16 @@
  * lib/search_graph.c - a search with a graph, and a scan of what the graph does not cover yet
  *
  *     slots   0 .......................... end of the graph ........ newest
- *             |         graph              |
- *                                    |     scan: whole blocks      |
+ *             |         graph                        |
+ *                                    |   scan: whole blocks        |
  *
- * The scan begins with the first block that holds a slot the graph lacks; of the graph only slots before it are taken.
- * So no slot comes from both. Distances of the graph's hits are of single precision, those of a scan of double.
+ * The scan is of the blocks that hold a slot which the graph lacks. What else is in them the graph has too, and rows of
+ * the tail may lie anywhere between those of pages; so a slot that comes from both is taken from the scan.
+ * Distances of the graph's hits are of single precision, those of a scan of double.
  */
 #include "database.h"
+
+#include <stdlib.h>
 
 struct graph_job {
     struct vdb_graph_request *request;
@@ -88,6 +91,29 @@ static void run_task(void *context, size_t i)
         keep_failure(job, status, &err);
 }
 
+static int compare_slots(const void *a, const void *b)
+{
+    uint32_t left = *(const uint32_t *)a, right = *(const uint32_t *)b;
+    return left < right ? -1 : left > right;
+}
+
+/* Of the graph's hits, those whose slot the scan has not found. `slots` has room for n_scanned. */
+static size_t drop_scanned(struct vdb_hit *hits, size_t n_hits, const struct vdb_hit *scanned, size_t n_scanned,
+                           uint32_t end, uint32_t *slots)
+{
+    size_t n_slots = 0, n_left = 0;
+    for (size_t i = 0; i < n_scanned; i++)
+        if (scanned[i].slot < end)
+            slots[n_slots++] = scanned[i].slot;
+    if (!n_slots)
+        return n_hits;
+    qsort(slots, n_slots, sizeof *slots, compare_slots);
+    for (size_t i = 0; i < n_hits; i++)
+        if (!bsearch(&hits[i].slot, slots, n_slots, sizeof *slots, compare_slots))
+            hits[n_left++] = hits[i];
+    return n_left;
+}
+
 /* Both lists are by distance, then slot. At most k, and what ties with the k-th. */
 static size_t merge(const struct vdb_hit *a, size_t n_a, const struct vdb_hit *b, size_t n_b, size_t k,
                     struct vdb_hit *out)
@@ -108,14 +134,16 @@ static size_t merge(const struct vdb_hit *a, size_t n_a, const struct vdb_hit *b
 static int join(struct graph_job *job, const struct vdb_answer *scan, struct vdb_answer *answer, vecdb_error *err)
 {
     const struct vdb_search *search = job->search;
-    size_t n_most = scan ? scan->first[search->n_queries] : 0, n = 0;
+    size_t n_all_scanned = scan ? scan->first[search->n_queries] : 0, n_most = n_all_scanned, n = 0;
     for (size_t q = 0; q < search->n_queries; q++)
         n_most += job->n_hits[q];
     struct vdb_answer made = {
         .n_distances = job->n_distances, .n_blocks = job->n_pages, .bytes_scored = job->bytes};
     made.first = vdb_alloc_array(search->memory, search->n_queries + 1, sizeof *made.first);
     made.hits = vdb_alloc_array(search->memory, n_most + 1, sizeof *made.hits);
-    if (!made.first || !made.hits) {
+    uint32_t *slots = vdb_alloc_array(search->memory, n_all_scanned + 1, sizeof *slots);
+    if (!made.first || !made.hits || !slots) {
+        vdb_free(search->memory, slots);
         vdb_answer_release(search->memory, &made);
         return vdb_fail_memory(err, n_most * sizeof *made.hits);
     }
@@ -123,11 +151,14 @@ static int join(struct graph_job *job, const struct vdb_answer *scan, struct vdb
     for (size_t q = 0; q < search->n_queries; q++) {
         const struct vdb_hit *scanned = scan ? scan->hits + scan->first[q] : NULL;
         size_t n_scanned = scan ? scan->first[q + 1] - scan->first[q] : 0;
-        size_t n_found = merge(job->hits + q * search->k, job->n_hits[q], scanned, n_scanned, search->k, made.hits + n);
+        struct vdb_hit *hits = job->hits + q * search->k;
+        size_t n_hits = drop_scanned(hits, job->n_hits[q], scanned, n_scanned, job->end_slot, slots);
+        size_t n_found = merge(hits, n_hits, scanned, n_scanned, search->k, made.hits + n);
         job->request->is_short |= n_found < search->k;
         n += n_found;
         made.first[q + 1] = n;
     }
+    vdb_free(search->memory, slots);
     if (scan) {
         made.n_distances += scan->n_distances;
         made.n_rescored = scan->n_rescored;
@@ -161,14 +192,11 @@ int vdb_search_graph(struct vdb_graph_request *request, const struct vdb_search 
     uint32_t end = vdb_graph_end(request->served->graph);
     if (__builtin_mul_overflow(search->n_queries, (size_t)search->k, &n_hits))
         return vdb_fail(err, VECDB_INVALID, "%zu queries are too many for one call", search->n_queries);
-    job.end_slot = end;
-    if (end >= request->view->row.next_slot)
-        job.end_slot = (uint32_t)request->view->row.next_slot;
-    else
-        vdb_view_get_blocks_from(&source, request->field, end, &rest, &job.end_slot);
-    bool must_scan = end < request->view->row.next_slot && rest.n_blocks;
-    if (job.end_slot > end)
-        job.end_slot = end;
+    bool is_behind = end < request->view->row.next_slot; /* the view may be older than the graph, too */
+    job.end_slot = is_behind ? end : (uint32_t)request->view->row.next_slot;
+    if (is_behind)
+        vdb_view_get_blocks_from(&source, request->field, end, &rest);
+    bool must_scan = is_behind && rest.n_blocks;
     make_plan(request, search->k, &job.plan);
     job.hits = vdb_alloc_array(search->memory, n_hits, sizeof *job.hits);
     job.n_hits = vdb_alloc_zero(search->memory, search->n_queries * sizeof *job.n_hits);

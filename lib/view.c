@@ -234,14 +234,14 @@ static int pin_block(void *context, size_t i, struct vdb_block *block, vecdb_err
 {
     struct vdb_view_blocks *source = context;
     const struct vdb_view_field *field = source->field;
-    size_t n_paged = field->n_segments ? field->first_block[field->n_segments] : 0;
-    i += source->n_skipped;
-    if (i >= n_paged) {
-        assert(i - n_paged < field->n_pieces);
-        piece_block(field, &field->pieces[i - n_paged], block);
+    if (i >= source->n_pages) {
+        i += source->n_skipped_pieces - source->n_pages;
+        assert(i < field->n_pieces);
+        piece_block(field, &field->pieces[i], block);
         block->owner = NULL;
         return VECDB_OK;
     }
+    i += source->n_skipped_pages;
     size_t s = segment_of(field, i);
     bool is_decoded = false;
     int status =
@@ -261,66 +261,83 @@ static void unpin_block(void *context, struct vdb_block *block)
         vdb_extent_unpin(block->owner, block);
 }
 
+static size_t count_pages(const struct vdb_view_field *field)
+{
+    return field->n_segments ? field->first_block[field->n_segments] : 0;
+}
+
 void vdb_view_get_blocks(struct vdb_view_blocks *source, const struct vdb_view_field *field, struct vdb_blocks *blocks)
 {
     source->field = field;
-    source->n_skipped = 0;
+    source->n_pages = count_pages(field);
+    source->n_skipped_pages = source->n_skipped_pieces = 0;
     atomic_init(&source->n_visited, 0);
     atomic_init(&source->n_decoded, 0);
     *blocks = (struct vdb_blocks){.context = source,
-                                  .n_blocks =
-                                      (field->n_segments ? field->first_block[field->n_segments] : 0) + field->n_pieces,
+                                  .n_blocks = source->n_pages + field->n_pieces,
                                   .pin = pin_block,
                                   .unpin = unpin_block};
 }
 
-static void block_slots(const struct vdb_view_field *field, size_t i, uint32_t *first_slot, uint32_t *last_slot,
-                        uint32_t *n_rows)
+static void page_range(const struct vdb_view_field *field, size_t i, uint32_t *last_slot, uint32_t *n_rows)
 {
-    size_t n_paged = field->n_segments ? field->first_block[field->n_segments] : 0;
-    if (i >= n_paged) {
-        const struct vdb_piece *piece = &field->pieces[i - n_paged];
-        *first_slot = piece->first_slot;
-        *last_slot = piece->last_slot;
-        *n_rows = piece->n_rows;
-        return;
-    }
     size_t s = segment_of(field, i);
-    vdb_extent_page_range(field->segments[s]->extent, (uint32_t)(i - field->first_block[s]), first_slot, last_slot,
+    uint32_t first_slot;
+    vdb_extent_page_range(field->segments[s]->extent, (uint32_t)(i - field->first_block[s]), &first_slot, last_slot,
                           n_rows);
 }
 
-void vdb_view_get_blocks_from(struct vdb_view_blocks *source, const struct vdb_view_field *field, uint32_t slot,
-                              struct vdb_blocks *blocks, uint32_t *first_slot)
+/* The first page that ends at `slot` or behind it. */
+static size_t first_page_from(const struct vdb_view_field *field, uint32_t slot)
 {
-    vdb_view_get_blocks(source, field, blocks);
-    size_t low = 0, high = blocks->n_blocks; /* blocks ascend by slot */
-    uint32_t first, last, n_rows;
+    size_t low = 0, high = count_pages(field);
     while (low < high) {
         size_t middle = low + (high - low) / 2;
-        block_slots(field, middle, &first, &last, &n_rows);
+        uint32_t last, n_rows;
+        page_range(field, middle, &last, &n_rows);
         if (last < slot)
             low = middle + 1;
         else
             high = middle;
     }
-    *first_slot = slot;
-    if (low < blocks->n_blocks)
-        block_slots(field, low, first_slot, &last, &n_rows);
-    source->n_skipped = low;
-    blocks->n_blocks -= low;
+    return low;
+}
+
+static size_t first_piece_from(const struct vdb_view_field *field, uint32_t slot)
+{
+    size_t low = 0, high = field->n_pieces;
+    while (low < high) {
+        size_t middle = low + (high - low) / 2;
+        if (field->pieces[middle].last_slot < slot)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return low;
+}
+
+void vdb_view_get_blocks_from(struct vdb_view_blocks *source, const struct vdb_view_field *field, uint32_t slot,
+                              struct vdb_blocks *blocks)
+{
+    vdb_view_get_blocks(source, field, blocks);
+    source->n_skipped_pages = first_page_from(field, slot);
+    source->n_skipped_pieces = first_piece_from(field, slot);
+    source->n_pages -= source->n_skipped_pages;
+    blocks->n_blocks -= source->n_skipped_pages + source->n_skipped_pieces;
 }
 
 uint64_t vdb_view_count_rows_from(const struct vdb_view_field *field, uint32_t slot)
 {
-    struct vdb_view_blocks source;
-    struct vdb_blocks blocks;
-    uint32_t first, last, n_rows;
     uint64_t n = 0;
-    vdb_view_get_blocks_from(&source, field, slot, &blocks, &first);
-    for (size_t i = 0; i < blocks.n_blocks; i++) {
-        block_slots(field, source.n_skipped + i, &first, &last, &n_rows);
-        n += n_rows;
+    for (size_t i = first_page_from(field, slot); i < count_pages(field); i++) {
+        uint32_t last, n_rows;
+        page_range(field, i, &last, &n_rows);
+        n += last - slot < n_rows ? last - slot + 1 : n_rows; /* so many at most, and exactly if no slot is left out */
+    }
+    for (size_t i = first_piece_from(field, slot); i < field->n_pieces; i++) {
+        struct vdb_block block;
+        piece_block(field, &field->pieces[i], &block);
+        n += block.n_rows - vdb_block_first_row(&block, slot);
     }
     return n;
 }
@@ -474,7 +491,8 @@ static int find_rows(void *context, const uint32_t *slots, size_t n, struct vdb_
 void vdb_view_get_rows(struct vdb_view_blocks *source, const struct vdb_view_field *field, struct vdb_rows *rows)
 {
     source->field = field;
-    source->n_skipped = 0;
+    source->n_pages = count_pages(field);
+    source->n_skipped_pages = source->n_skipped_pieces = 0;
     atomic_init(&source->n_visited, 0);
     atomic_init(&source->n_decoded, 0);
     *rows = (struct vdb_rows){.context = source, .find = find_rows, .put = put_rows};

@@ -99,19 +99,23 @@ void vdb_view_release(struct vdb_view *view); /* NULL is allowed */
 int vdb_view_field(const struct vdb_view *view, const char *name, const struct vdb_view_field **field,
                    vecdb_error *err);
 
-/* The field's rows as blocks, for an index. `context` in `blocks` is the counter below. */
+/* The field's rows as blocks, for an index: pages, then pieces of the tail. Each of the two kinds ascends by slot; but
+ * rows of the tail may have slots before, between and behind those of pages, and of one page. `context` in `blocks` is
+ * the counter below. */
 struct vdb_view_blocks {
     const struct vdb_view_field *field;
-    size_t n_skipped; /* blocks before the first */
-    _Atomic uint64_t n_visited, n_decoded; /* pages: visited for single rows; decoded */
+    size_t n_pages;                           /* of the blocks, the first */
+    size_t n_skipped_pages, n_skipped_pieces; /* before the first of each kind */
+    _Atomic uint64_t n_visited, n_decoded;    /* pages: visited for single rows; decoded */
 };
 void vdb_view_get_blocks(struct vdb_view_blocks *source, const struct vdb_view_field *field,
                          struct vdb_blocks *blocks);
 
-/* Only the blocks whose last slot is not below `slot`; *first_slot: of the first of them (`slot` if there is none). */
+/* Only the blocks whose last slot is not below `slot`. */
 void vdb_view_get_blocks_from(struct vdb_view_blocks *source, const struct vdb_view_field *field, uint32_t slot,
-                              struct vdb_blocks *blocks, uint32_t *first_slot);
-/* Rows in blocks whose last slot is not below `slot`, dead ones included. */
+                              struct vdb_blocks *blocks);
+/* Rows whose slot is not below `slot`, dead ones included. At most: of a page that begins before `slot` and has gaps,
+ * rows may be counted that lie before it. */
 uint64_t vdb_view_count_rows_from(const struct vdb_view_field *field, uint32_t slot);
 
 /* Rows by slot, for an index. `context` in `rows` is the counter. */

@@ -4,6 +4,7 @@
  */
 #include "crash_model.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -142,11 +143,10 @@ static uint64_t digest_name(uint64_t seed, const char *name)
     return mix(seed, name, strlen(name));
 }
 
-static uint64_t digest_field(uint64_t collection, const char *name, uint32_t dimension, int type, int metric,
-                             int compression)
+static uint64_t digest_field(uint64_t collection, const struct crash_field *field)
 {
-    int numbers[] = {(int)dimension, type, metric, compression};
-    return mix(digest_name(collection + OF_FIELD, name), numbers, sizeof numbers);
+    int numbers[] = {(int)field->dimension, field->type, field->metric, field->compression, field->index};
+    return mix(digest_name(collection + OF_FIELD, field->name), numbers, sizeof numbers);
 }
 
 static uint64_t digest_key(uint64_t collection, const vecdb_key *key)
@@ -171,10 +171,8 @@ static uint64_t digest_vector(uint64_t key, const char *field, const void *vecto
 uint64_t crash_table_digest(const struct crash_table *table)
 {
     uint64_t collection = digest_name(OF_COLLECTION, table->name), sum = collection;
-    for (uint32_t f = 0; f < table->n_fields; f++) {
-        const struct crash_field *field = &table->fields[f];
-        sum += digest_field(collection, field->name, field->dimension, field->type, field->metric, field->compression);
-    }
+    for (uint32_t f = 0; f < table->n_fields; f++)
+        sum += digest_field(collection, &table->fields[f]);
     for (uint32_t i = 0; i < table->n_rows; i++) {
         struct crash_words words;
         vecdb_record record;
@@ -270,9 +268,14 @@ static uint64_t digest_collection(vecdb_collection *handle, struct model_collect
     vecdb_scan *scan;
     vecdb_error err = VECDB_ERROR_INIT;
     for (size_t f = 0; f < collection->n_fields; f++) {
-        const vecdb_field *field = &collection->fields[f].field;
-        sum += digest_field(seed, collection->fields[f].name, field->dimension, field->type, field->metric,
-                            field->compression);
+        const vecdb_field *found = &collection->fields[f].field;
+        struct crash_field field = {.dimension = found->dimension,
+                                    .type = found->type,
+                                    .metric = found->metric,
+                                    .compression = found->compression,
+                                    .index = found->index};
+        snprintf(field.name, sizeof field.name, "%s", collection->fields[f].name);
+        sum += digest_field(seed, &field);
     }
     CRASH_OK(err, vecdb_scan_open(handle, &options, &scan, &err));
     for (size_t n = 1; n;) {
@@ -293,6 +296,37 @@ static uint64_t digest_collection(vecdb_collection *handle, struct model_collect
             CRASH_FAIL("field \"%s\" of \"%s\" has %llu vectors and says it has %llu", collection->fields[f].name,
                        collection->name, (unsigned long long)n_found[f], (unsigned long long)n_vectors[f]);
     return sum;
+}
+
+/* What a search with an index has found: records that there are, each once, at their distances, in order, and nearly
+ * all of the nearest ones. */
+static void check_found(const struct model_collection *collection, const void *query, const struct model_hit *hits,
+                        size_t n_hits, const vecdb_results *results)
+{
+    const vecdb_field *field = &collection->fields[0].field;
+    size_t n = n_hits < 10 ? n_hits : 10, n_right = 0;
+    if (vecdb_results_count(results) != n)
+        CRASH_FAIL("an index of \"%s\" finds %zu records, not %zu", collection->name, vecdb_results_count(results),
+                   n);
+    for (size_t i = 0, at = 0; i < n; i++) {
+        vecdb_key key = vecdb_result_key(results, i);
+        double distance = vecdb_result_distance(results, i), last = hits[n - 1].distance;
+        for (at = 0; at < n_hits && model_compare_keys(&key, &hits[at].record->key); at++)
+            continue;
+        if (at == n_hits)
+            CRASH_FAIL("an index of \"%s\" finds a record that is not there", collection->name);
+        double right = model_distance(field, query, hits[at].record, 0), error = 1e-5 * (1 + fabs(right));
+        if (fabs(distance - right) > error || (i && distance < vecdb_result_distance(results, i - 1)))
+            CRASH_FAIL("an index of \"%s\" says %g of a record at distance %g", collection->name, distance, right);
+        for (size_t j = 0; j < i; j++) {
+            vecdb_key other = vecdb_result_key(results, j);
+            if (!model_compare_keys(&key, &other))
+                CRASH_FAIL("an index of \"%s\" finds a record twice", collection->name);
+        }
+        n_right += right <= last + error;
+    }
+    if (n_right * 10 < n * 7)
+        CRASH_FAIL("an index of \"%s\" finds %zu of the nearest %zu", collection->name, n_right, n);
 }
 
 /* The nearest of one of its records, in its first field. */
@@ -323,6 +357,11 @@ static void search_collection(vecdb_collection *handle, struct model_collection 
         if (model_compare_keys(&key, &hits[i].record->key) || vecdb_result_distance(results, i) != hits[i].distance)
             CRASH_FAIL("a search of \"%s\" gives the wrong record at place %zu", collection->name, i);
     }
+    vecdb_results_free(results);
+    query.exact = 0;
+    query.ef = 400; /* a walk that misses few of so few */
+    CRASH_OK(err, vecdb_search(handle, &query, &results, &err));
+    check_found(collection, values, hits, n_hits, results);
     vecdb_results_free(results);
     free(hits);
 }

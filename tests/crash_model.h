@@ -32,7 +32,7 @@ struct crash_field {
     char name[CRASH_NAME_BYTES];
     uint32_t serial; /* never the same again in its collection: which vectors are in it */
     uint32_t dimension;
-    int type, metric, compression;
+    int type, metric, compression, index;
 };
 
 struct crash_row {
@@ -88,8 +88,8 @@ uint64_t crash_model_data_digest(const struct crash_model *model);
 uint64_t crash_model_digest(const struct crash_model *model);
 uint64_t crash_snapshot_digest(const char *name, uint64_t data_digest);
 
-/* The same of a database, by reading all of it. On the way, one collection is searched exactly, and the answer
- * compared with one that is computed from the records. Fails the test when anything fails. */
+/* The same of a database, by reading all of it. On the way, one collection is searched, exactly and as its index does
+ * it, and the answers are compared with one that is computed from the records. Fails the test when anything fails. */
 uint64_t crash_database_digest(vecdb *db, uint64_t seed);
 
 /* What a collection of that name, those fields and rows adds to a digest. */

@@ -16,7 +16,7 @@
 #include "crash_recorder.h"
 #include "lib/database.h"
 
-#define N_KEYS 1000
+#define N_KEYS 1200
 #define MOST_BACKUPS 2
 #define SKIPPED (-1) /* there is nothing to do this to */
 
@@ -99,12 +99,15 @@ static void new_field(struct world *world, struct crash_table *table, struct cra
 {
     static const struct crash_field kinds[] = {
         {.dimension = 64, .type = VECDB_F32, .metric = VECDB_L2, .compression = VECDB_COMPRESSION_NONE},
-        {.dimension = 64, .type = VECDB_F32, .metric = VECDB_COSINE, .compression = VECDB_COMPRESSION_AUTO},
+        {.dimension = 64, .type = VECDB_F32, .metric = VECDB_COSINE, .index = VECDB_INDEX_HNSW},
         {.dimension = 48, .type = VECDB_F32, .metric = VECDB_IP, .compression = VECDB_COMPRESSION_MAX},
         {.dimension = 256, .type = VECDB_U8, .metric = VECDB_L2, .compression = VECDB_COMPRESSION_AUTO},
-        {.dimension = 128, .type = VECDB_BIT, .metric = VECDB_HAMMING, .compression = VECDB_COMPRESSION_AUTO},
+        {.dimension = 128, .type = VECDB_BIT, .metric = VECDB_HAMMING, .index = VECDB_INDEX_HNSW},
+        {.dimension = 16, .type = VECDB_U8, .metric = VECDB_L2, .index = VECDB_INDEX_HNSW},
     };
     *field = kinds[below(world, sizeof kinds / sizeof *kinds)];
+    if (world->plan->has_graphs && chance(world, 80))
+        field->index = VECDB_INDEX_HNSW;
     new_name(world, "field", field->name);
     field->serial = table->n_serials++;
 }
@@ -115,7 +118,8 @@ static vecdb_field as_field(const struct crash_field *field)
                          .dimension = field->dimension,
                          .type = field->type,
                          .metric = field->metric,
-                         .compression = field->compression};
+                         .compression = field->compression,
+                         .index = field->index};
 }
 
 static int create_collection(struct world *world, vecdb_error *err)
@@ -209,6 +213,20 @@ static int rename_field(struct world *world, vecdb_error *err)
     return vecdb_field_rename(collection, old, field->name, err);
 }
 
+static int set_index(struct world *world, vecdb_error *err)
+{
+    int status;
+    vecdb_collection *collection;
+    struct crash_table *table = pick(world, &collection, &status, err);
+    if (!table)
+        return status;
+    if (!table->n_fields)
+        return SKIPPED;
+    struct crash_field *field = &table->fields[below(world, table->n_fields)];
+    field->index = field->index == VECDB_INDEX_HNSW ? VECDB_INDEX_FLAT : VECDB_INDEX_HNSW;
+    return vecdb_field_set_index(collection, field->name, field->index, err);
+}
+
 /* ------------------------------------------------------------------ operations: records */
 
 /* Give rows a version, vectors in most fields, and to the library. */
@@ -256,10 +274,10 @@ static int put_few(struct world *world, vecdb_error *err)
     return put_rows(world, table, collection, keys, is_text, n, false, err);
 }
 
-/* More than 128 KiB of vectors: they go into an extent at once. */
+/* More than 128 KiB of vectors: they go into an extent at once. Or as many as are worth a graph. */
 static int put_bulk(struct world *world, vecdb_error *err)
 {
-    enum { MOST = 620 };
+    enum { MOST = 1180 };
     int status;
     vecdb_collection *collection;
     struct crash_table *table = pick(world, &collection, &status, err);
@@ -267,8 +285,8 @@ static int put_bulk(struct world *world, vecdb_error *err)
     static bool is_text[MOST];
     if (!table)
         return status;
-    size_t n = MOST - (size_t)below(world, 40);
-    int64_t first = (int64_t)below(world, N_KEYS - MOST);
+    size_t n = (chance(world, world->plan->has_graphs ? 80 : 20) ? MOST : 620) - (size_t)below(world, 40);
+    int64_t first = (int64_t)below(world, N_KEYS - n);
     for (size_t i = 0; i < n; i++) {
         keys[i] = first + (int64_t)i;
         is_text[i] = false;
@@ -419,8 +437,8 @@ static int drop_snapshot(struct world *world, vecdb_error *err)
     return vecdb_snapshot_drop(world->db[world->turn], name, err);
 }
 
-/* As if a collection had given out most of its slots: it gets a new store, then or at the next chance. */
-static int use_up_slots(struct world *world, vecdb_error *err)
+/* Something happens to the number of a collection's next slot. */
+static int move_slots(struct world *world, const char *sql, vecdb_error *err)
 {
     int status;
     vecdb_collection *collection;
@@ -431,8 +449,7 @@ static int use_up_slots(struct world *world, vecdb_error *err)
     if ((status = vdb_write_begin(collection->db->catalog, &c, &sequence, err)))
         return status;
     struct vdb_change change = {.sequence = sequence, .collection = collection->id, .kind = VDB_CHANGE_SCHEMA};
-    status = vdb_execute(c, "UPDATE collections SET next_slot = max(next_slot, 4000000000) WHERE id = %llu",
-                         collection->id, err);
+    status = vdb_execute(c, sql, collection->id, err);
     if (!status)
         status = vdb_changes_add(c, &change, err);
     if (status)
@@ -440,6 +457,28 @@ static int use_up_slots(struct world *world, vecdb_error *err)
     else
         status = vdb_write_commit(c, err);
     return status;
+}
+
+/* As if a collection had given out most of its slots: it gets a new store, then or at the next chance. */
+static int use_up_slots(struct world *world, vecdb_error *err)
+{
+    return move_slots(world, "UPDATE collections SET next_slot = max(next_slot, 4000000000) WHERE id = %llu", err);
+}
+
+/* As if so many records had come and gone that a delta is worth while. */
+static int pass_slots(struct world *world, vecdb_error *err)
+{
+    return move_slots(world, "UPDATE collections SET next_slot = next_slot + 1000 WHERE id = %llu", err);
+}
+
+/* Publishes what has been built, if that is enough. */
+static int wait_for_index(struct world *world, vecdb_error *err)
+{
+    int status;
+    vecdb_collection *collection;
+    if (!pick(world, &collection, &status, err))
+        return status;
+    return vecdb_index_wait(collection, NULL, 0, NULL, err);
 }
 
 static int hold_a_scan(struct world *world, vecdb_error *err)
@@ -485,6 +524,9 @@ static const struct operation {
     {"create a snapshot", 3, create_snapshot},
     {"drop a snapshot", 2, drop_snapshot},
     {"use up slots", 2, use_up_slots},
+    {"pass slots", 4, pass_slots},
+    {"set an index", 3, set_index},
+    {"wait for the index", 14, wait_for_index},
 };
 
 #define N_OPERATIONS (sizeof operations / sizeof *operations)
@@ -494,6 +536,8 @@ static const struct operation *choose(struct world *world)
     unsigned total = 0;
     if (!world->model->n_tables)
         return &operations[5];
+    if (world->plan->has_graphs && world->n_steps == 2)
+        return &operations[1];
     for (size_t i = 0; i < N_OPERATIONS; i++)
         total += operations[i].weight;
     uint64_t dice = below(world, total);

@@ -39,6 +39,7 @@ struct crash_plan {
     unsigned number; /* of the workload: names of backups are never used again */
     unsigned n_steps;
     bool is_fat; /* records with long texts, so that checkpoints come by themselves */
+    bool has_graphs; /* mostly fields that want one, and so many records */
     unsigned n_failing_syncs;
     int durability[2]; /* of the two handles */
     int io;

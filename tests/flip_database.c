@@ -14,6 +14,7 @@
 #define N_COLLECTIONS FLIP_COLLECTIONS
 #define MOST_DIMENSION 64
 #define JUNK_BYTES 150
+#define ALIKE 940
 
 static const struct shape {
     const char *name;
@@ -26,7 +27,9 @@ static const struct shape {
     {"bits", 1, {{.name = "v", .dimension = 64, .type = VECDB_BIT}}},
     {"two", 2, {{.name = "half", .dimension = 12, .type = VECDB_F16, .metric = VECDB_IP},
                 {.name = "byte", .dimension = 10, .type = VECDB_I8, .metric = VECDB_L2}}},
+    {"graph", 1, {{.name = "v", .dimension = 8, .type = VECDB_U8, .metric = VECDB_L2, .index = VECDB_INDEX_HNSW}}},
 };
+#define GRAPH (&shapes[5])
 
 /* The collection "two" has texts for keys. */
 static vecdb_key key_of(const struct shape *shape, int number)
@@ -45,7 +48,7 @@ static void make_vector(const struct shape *shape, size_t f, int64_t key, unsign
 {
     const vecdb_field *field = &shape->fields[f];
     struct vdb_random random = {(uint64_t)key * 1000 + version * 17 + f};
-    bool is_whole = !strcmp(shape->name, "narrow") || field->type == VECDB_I8;
+    bool is_whole = !strcmp(shape->name, "narrow") || field->type == VECDB_I8 || field->type == VECDB_U8;
     for (uint32_t i = 0; i < field->dimension; i++) {
         if (field->type == VECDB_BIT)
             ((unsigned char *)out)[i / 8] = (unsigned char)vdb_random_next(&random);
@@ -94,6 +97,39 @@ static void delete_rows(vecdb *db, const struct shape *shape, int first, int n)
     CHECK_OK(err, vecdb_delete(collection, keys, (size_t)n, NULL, &err));
 }
 
+/* As many records as make a graph worth while, of one vector, which is far from all others: a graph holds it once. */
+static void put_alike(vecdb_collection *collection)
+{
+    static int64_t keys[ALIKE];
+    static unsigned char values[ALIKE][8];
+    vecdb_error err = VECDB_ERROR_INIT;
+    memset(values, 255, sizeof values);
+    for (int i = 0; i < ALIKE; i++)
+        keys[i] = 1000 + i;
+    vecdb_vector_column column = {.values = values, .type = VECDB_U8};
+    vecdb_batch batch = {.size = sizeof batch, .n_rows = ALIKE, .integer_keys = keys, .vectors = &column};
+    batch.n_vectors = 1;
+    CHECK_OK(err, vecdb_write(collection, &batch, &err));
+}
+
+/* Slots are given out; what they held is gone. So many are worth a delta. */
+static void use_up_slots(vecdb_collection *collection)
+{
+    static vecdb_record records[1000];
+    static vecdb_key keys[1000];
+    vecdb_error err = VECDB_ERROR_INIT;
+    for (int i = 0; i < 1000; i++)
+        records[i].key = keys[i] = vecdb_key_int(5000 + i);
+    CHECK_OK(err, vecdb_put(collection, records, 1000, &err));
+    CHECK_OK(err, vecdb_delete(collection, keys, 1000, NULL, &err));
+}
+
+static void wait_index(vecdb_collection *collection)
+{
+    vecdb_error err = VECDB_ERROR_INIT;
+    CHECK_OK(err, vecdb_index_wait(collection, NULL, 0, NULL, &err));
+}
+
 static void tell_parent(int fd)
 {
     char byte = 0;
@@ -119,7 +155,25 @@ static void append_junk(const char *path, const char *name)
     close(fd);
 }
 
-/* The life of the database up to the kill; the parent keeps its files at two moments. */
+/* An index file with a base and a delta. */
+static void build_graph(vecdb *db, int fd)
+{
+    vecdb_error err = VECDB_ERROR_INIT;
+    vecdb_collection *collection;
+    tell_parent(fd); /* the end of what the snapshot has of its vectors */
+    CHECK_OK(err, vecdb_collection_open(db, GRAPH->name, &collection, &err));
+    put_alike(collection);
+    CHECK_OK(err, vecdb_compact(db, NULL, &err));
+    wait_index(collection);
+    tell_parent(fd); /* the older index file */
+    use_up_slots(collection);
+    put_rows(db, GRAPH, 300, 4, 1);
+    wait_index(collection);
+    CHECK_OK(err, vecdb_compact(db, NULL, &err));
+    check_database(db, "with a graph");
+}
+
+/* The life of the database up to the kill; the parent looks at its files at some moments. */
 static void build(const char *path, int fd)
 {
     vecdb *db = open_database(path, VECDB_OPEN_NEW, VECDB_THREADS_NONE);
@@ -145,6 +199,7 @@ static void build(const char *path, int fd)
     CHECK_OK(err, vecdb_snapshot_create(db, FLIP_SNAPSHOT, &err));
     CHECK_OK(err, vecdb_collection_create(db, "gone", shapes[0].fields, 1, 0, &collection, &err));
     CHECK_OK(err, vecdb_collection_drop(db, "gone", &err));
+    build_graph(db, fd);
     for (int s = 0; s < N_COLLECTIONS; s++) { /* from here on, only in the WAL */
         delete_rows(db, &shapes[s], 10, 4);
         put_rows(db, &shapes[s], 20, 2, 3);
@@ -225,16 +280,20 @@ void restore_tree(const char *directory, const struct kept_files *kept)
 
 /* ------------------------------------------------------------------ what crashes leave */
 
-/* Behind the extents of two vector files: a little, and more than there is in the file. And where no extent has
- * grown over it. */
+/* Behind the extents of two vector files: a little, and more than there is in the file. Behind what counts of an index
+ * file. And where no extent has grown over it. */
 static struct debris {
     const char *name;
     size_t n_bytes, at;
 } debris[] = {{.name = "vectors-2-1", .n_bytes = 100},
               {.name = "vectors-3-1", .n_bytes = 6000},
+              {.name = FLIP_INDEX, .n_bytes = 300},
+              {.name = "snapshot-1/vectors-7-1"}, /* what the database has written behind what the snapshot shares */
               {.name = "vectors-1-1"}, /* the junk of build(), between two extents */
               {.name = "snapshot-1/vectors-1-1"}};
-#define N_ADDED 2 /* the first of these are added behind the files' ends */
+#define N_ADDED 3 /* the first of these are added behind the files' ends */
+#define SHARED 3
+#define FIRST_JUNK 4
 
 /* `n_bytes` from `from`, or something, behind the end of a file. */
 static void extend(struct kept_files *kept, const char *name, const unsigned char *from, size_t n_bytes)
@@ -254,7 +313,7 @@ static void find_junk(const struct kept_files *kept)
 {
     char junk[JUNK_BYTES];
     make_junk(junk);
-    for (size_t i = N_ADDED; i < sizeof debris / sizeof *debris; i++) {
+    for (size_t i = FIRST_JUNK; i < sizeof debris / sizeof *debris; i++) {
         const struct kept_file *file = kept_file(kept, debris[i].name);
         CHECK(file);
         const unsigned char *found = memmem(file->bytes, file->n_bytes, junk, JUNK_BYTES);
@@ -263,6 +322,18 @@ static void find_junk(const struct kept_files *kept)
         /* up to where the next writer begins */
         debris[i].n_bytes = (debris[i].at + JUNK_BYTES + 63) / 64 * 64 - debris[i].at;
     }
+}
+
+/* The beginning of a file, under a name that the catalog does not know. */
+static void add_unnamed(struct kept_files *kept, const char *of, const char *name)
+{
+    const struct kept_file *named = kept_file(kept, of);
+    CHECK(kept->n < MOST_FILES);
+    struct kept_file *unnamed = &kept->files[kept->n++];
+    *unnamed = (struct kept_file){.n_bytes = 500, .bytes = vdb_alloc(tool_memory(), 500)};
+    snprintf(unnamed->name, sizeof unnamed->name, "%s", name);
+    CHECK(named && unnamed->bytes && named->n_bytes > 500);
+    memcpy(unnamed->bytes, named->bytes, 500);
 }
 
 static void add_debris(struct kept_files *kept)
@@ -276,7 +347,7 @@ static void add_debris(struct kept_files *kept)
     memcpy(copy, wal->bytes + wal->n_bytes - frames, frames);
     extend(kept, "catalog.sqlite-wal", copy, frames);
     vdb_free(tool_memory(), copy);
-    /* Vectors of commits that failed, in files that are named and in one that is not. */
+    /* Vectors, and parts of a graph, of commits that failed, in files that are named and in some that are not. */
     static const unsigned char zeros[64];
     for (size_t i = 0; i < N_ADDED; i++) {
         const struct kept_file *file = kept_file(kept, debris[i].name);
@@ -285,12 +356,8 @@ static void add_debris(struct kept_files *kept)
         debris[i].at = file->n_bytes;
         extend(kept, file->name, NULL, debris[i].n_bytes);
     }
-    CHECK(kept->n < MOST_FILES);
-    struct kept_file *unnamed = &kept->files[kept->n++];
-    const struct kept_file *named = kept_file(kept, "vectors-1-1");
-    *unnamed = (struct kept_file){.name = "vectors-1-9", .n_bytes = 500, .bytes = vdb_alloc(tool_memory(), 500)};
-    CHECK(named && unnamed->bytes && named->n_bytes > 500);
-    memcpy(unnamed->bytes, named->bytes, 500);
+    add_unnamed(kept, "vectors-1-1", "vectors-1-9");
+    add_unnamed(kept, FLIP_INDEX, "index-7-9");
     qsort(kept->files, kept->n, sizeof kept->files[0], compare_names);
 }
 
@@ -302,25 +369,49 @@ bool flip_is_debris(const char *name, size_t at)
     return false;
 }
 
+/* The child waits at the next moment. */
+static void await_child(int fd)
+{
+    char byte;
+    CHECK_INT(read(fd, &byte, 1), 1);
+}
+
+static void go_on(int fd)
+{
+    CHECK_INT(write(fd, "", 1), 1);
+    await_child(fd);
+}
+
 void flip_make(struct kept_files *whole, struct kept_files *older)
 {
     const char *path = test_path("original");
+    char file[600];
+    struct stat status;
     int fds[2];
-    char byte;
     CHECK(!socketpair(AF_UNIX, SOCK_STREAM, 0, fds));
     pid_t child = fork();
     if (!child) {
         build(path, fds[1]);
         _exit(0);
     }
-    CHECK_INT(read(fds[0], &byte, 1), 1);
+    await_child(fds[0]);
     keep_tree(path, older);
-    CHECK_INT(write(fds[0], &byte, 1), 1);
-    CHECK_INT(read(fds[0], &byte, 1), 1);
+    go_on(fds[0]);
+    snprintf(file, sizeof file, "%s/vectors-7-1", path);
+    CHECK(!stat(file, &status));
+    debris[SHARED].at = (size_t)status.st_size;
+    go_on(fds[0]);
+    CHECK(older->n < MOST_FILES);
+    snprintf(file, sizeof file, "%s/" FLIP_INDEX, path);
+    strcpy(older->files[older->n].name, FLIP_INDEX);
+    read_file(file, &older->files[older->n++]);
+    go_on(fds[0]);
     kill(child, SIGKILL);
     waitpid(child, NULL, 0);
     keep_tree(path, whole);
     CHECK(kept_file(whole, "catalog.sqlite-wal")->n_bytes > 4096);
+    CHECK(kept_file(whole, FLIP_INDEX)->n_bytes > kept_file(older, FLIP_INDEX)->n_bytes);
+    debris[SHARED].n_bytes = kept_file(whole, debris[SHARED].name)->n_bytes - debris[SHARED].at;
     add_debris(whole);
 }
 
@@ -406,7 +497,8 @@ static int get_some(vecdb_collection *collection, const struct shape *shape, str
     return VECDB_OK;
 }
 
-static int search_field(vecdb_collection *collection, const struct shape *shape, size_t f, struct answer *answer)
+static int search_field(vecdb_collection *collection, const struct shape *shape, size_t f, bool is_exact,
+                        struct answer *answer, const char **plan)
 {
     static float queries[3][MOST_DIMENSION];
     for (int q = 0; q < 3; q++)
@@ -417,15 +509,34 @@ static int search_field(vecdb_collection *collection, const struct shape *shape,
                          .n_queries = 3,
                          .stride = sizeof queries[0],
                          .k = 12,
-                         .exact = 1,
+                         .exact = is_exact,
+                         .ef = is_exact ? 0 : 1000, /* all that can be reached */
                          .columns = ALL_COLUMNS};
     vecdb_results *results;
+    vecdb_search_stats stats = {.size = sizeof stats};
     int status = vecdb_search(collection, &query, &results, &answer->error);
     if (status)
         return status;
     say_results(answer, shape, results);
+    CHECK_INT(vecdb_results_stats(results, &stats), VECDB_OK);
+    *plan = stats.plan;
     vecdb_results_free(results);
     return VECDB_OK;
+}
+
+/* As the index is now, and when it is there (by its file, or built again, which nobody who searches is to notice). A
+ * snapshot has too few records for one. */
+static int search_graph(vecdb_collection *collection, const struct shape *shape, struct answer *answer)
+{
+    const char *plan;
+    int status = search_field(collection, shape, 0, false, answer, &plan);
+    if (!status)
+        status = vecdb_index_wait(collection, NULL, 0, NULL, &answer->error);
+    if (!status)
+        status = search_field(collection, shape, 0, false, answer, &plan);
+    if (!status)
+        say(answer, plan, strlen(plan) + 1);
+    return status;
 }
 
 bool flip_ask(vecdb *db, int question, struct answer *answer)
@@ -433,16 +544,28 @@ bool flip_ask(vecdb *db, int question, struct answer *answer)
     const struct shape *shape = &shapes[question ? (question - 1) / 4 : 0];
     vecdb_collection *collection;
     int what = question ? (question - 1) % 4 : -1;
+    const char *plan;
     answer->n_bytes = 0;
     answer->error = (vecdb_error)VECDB_ERROR_INIT;
-    if (what == 3 && shape->n_fields < 2)
+    if (what == 3 && shape->n_fields < 2 && shape != GRAPH)
         return false;
     if (what < 0)
         answer->status = vecdb_collections(db, list_one, answer, &answer->error);
     else if (!(answer->status = vecdb_collection_open(db, shape->name, &collection, &answer->error)))
         answer->status = what == 0   ? scan_all(collection, shape, answer)
                          : what == 1 ? get_some(collection, shape, answer)
-                                     : search_field(collection, shape, (size_t)what - 2, answer);
+                         : what == 3 && shape == GRAPH
+                             ? search_graph(collection, shape, answer)
+                             : search_field(collection, shape, (size_t)what - 2, true, answer, &plan);
     return true;
 }
 
+void flip_check_graph(const struct answer *answers, const char *plan)
+{
+    const struct answer *exact = &answers[N_QUESTIONS - 2], *graph = &answers[N_QUESTIONS - 1];
+    size_t n = exact->n_bytes;
+    CHECK(!exact->status && !graph->status && n > 3 * 12 * 16);
+    CHECK_SIZE(graph->n_bytes, 2 * n + strlen(plan) + 1);
+    CHECK(!memcmp(graph->bytes, exact->bytes, n) && !memcmp(graph->bytes + n, exact->bytes, n));
+    CHECK_STRING((const char *)graph->bytes + 2 * n, plan);
+}

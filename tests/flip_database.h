@@ -13,10 +13,12 @@
 
 #include "fault_tools.h"
 
-#define FLIP_COLLECTIONS 5
+#define FLIP_COLLECTIONS 6
 #define FLIP_SNAPSHOT "before the end"
+#define FLIP_INDEX "index-7-1" /* of the last collection */
 
-/* All that there is to be asked: question 0 is the list, then four for each collection. */
+/* All that there is to be asked: question 0 is the list, then four for each collection. The last one is a search with
+ * the graph, before and after the index was waited for. */
 #define N_QUESTIONS (1 + 4 * FLIP_COLLECTIONS)
 
 struct answer {
@@ -35,6 +37,9 @@ bool flip_is_debris(const char *name, size_t at);
 
 /* False: there is no such question. */
 bool flip_ask(vecdb *db, int question, struct answer *answer);
+
+/* Of whole answers: the search with the graph has found what the exact one has, and was of this plan. */
+void flip_check_graph(const struct answer *answers, const char *plan);
 
 /* Directories and all that is in them. */
 void keep_tree(const char *directory, struct kept_files *kept);

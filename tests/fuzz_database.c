@@ -11,7 +11,7 @@
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
-enum { WITH_LOG = 1, STAMPED = 2 };
+enum { WITH_LOG = 1, STAMPED = 2, WITH_INDEX = 4 };
 enum { EDIT, CUT, LENGTHEN, REMOVE, SWAP, OF_ANOTHER_MOMENT, ZERO_SECTOR, COPY_SECTOR, N_OPERATIONS };
 
 static void change(struct hostile_image *image, const struct hostile_image *other, unsigned which, unsigned file_byte,
@@ -67,7 +67,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     struct hostile_input input = {data, size};
     unsigned flags = hostile_take_u8(&input), how = hostile_take_u8(&input);
     struct hostile_image image;
-    hostile_copy(hostile_good(flags & WITH_LOG), &image);
+    hostile_copy(flags & WITH_INDEX ? hostile_indexed() : hostile_good(flags & WITH_LOG), &image);
     while (input.n >= 6) {
         unsigned which = hostile_take_u8(&input) % N_OPERATIONS, file = hostile_take_u8(&input);
         uint32_t place = hostile_take_u24(&input);

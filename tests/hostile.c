@@ -320,6 +320,13 @@ void hostile_stamp_vectors(struct hostile_file *file)
         vdb_store_u64(file->bytes, XXH3_64bits(file->bytes + 8, 56));
 }
 
+/* Of its header alone: fuzz_index edits behind the checks of frames. */
+void hostile_stamp_index(struct hostile_file *file)
+{
+    if (file->n_bytes >= 64)
+        vdb_store_u64(file->bytes + 56, XXH3_64bits(file->bytes, 56));
+}
+
 void hostile_stamp(struct hostile_image *image)
 {
     for (size_t i = 0; i < image->n; i++) {
@@ -333,6 +340,8 @@ void hostile_stamp(struct hostile_image *image)
             hostile_stamp_state(&image->files[i]);
         else if (!strncmp(name, "vectors-", 8))
             hostile_stamp_vectors(&image->files[i]);
+        else if (!strncmp(name, "index-", 6))
+            hostile_stamp_index(&image->files[i]);
     }
 }
 
@@ -406,4 +415,47 @@ const struct hostile_image *hostile_good(bool with_log)
     if (!images[with_log].n)
         make_good(hostile_directory(), with_log, &images[with_log]);
     return &images[with_log];
+}
+
+/* A thousand records, most of which have one vector, that a graph holds once. */
+static void make_indexed(const char *directory, struct hostile_image *image)
+{
+    enum { N = 1000 };
+    static int64_t keys[N];
+    static unsigned char values[N][8];
+    vecdb_options options = {.size = sizeof options,
+                             .mode = VECDB_OPEN_NEW,
+                             .threads = VECDB_THREADS_NONE,
+                             .durability = VECDB_DURABILITY_NORMAL};
+    vecdb_field field = {
+        .name = "v", .dimension = 8, .type = VECDB_U8, .metric = VECDB_L2, .index = VECDB_INDEX_HNSW};
+    vecdb_collection *collection;
+    vecdb *db;
+    for (int i = 0; i < N; i++) {
+        keys[i] = i;
+        for (int j = 0; j < 8; j++)
+            values[i][j] = (unsigned char)(i < 50 ? i * 37 + j * j * 11 : 255);
+    }
+    vecdb_vector_column column = {.values = values, .type = VECDB_U8};
+    vecdb_batch batch = {.size = sizeof batch, .n_rows = N, .integer_keys = keys, .vectors = &column, .n_vectors = 1};
+    vecdb_key gone = {.integer = 3};
+    remove_tree(directory);
+    must(!vecdb_open(directory, &options, &db, NULL));
+    must(!vecdb_collection_create(db, "graph", &field, 1, 0, &collection, NULL));
+    must(!vecdb_write(collection, &batch, NULL));
+    must(!vecdb_index_wait(collection, NULL, 0, NULL, NULL));
+    must(!vecdb_delete(collection, &gone, 1, NULL, NULL));
+    vecdb_close(db);
+    load_directory(directory, "", image);
+    remove_tree(directory);
+    qsort(image->files, image->n, sizeof image->files[0], by_name);
+    must(hostile_find(image, "index-1-1") != NULL);
+}
+
+const struct hostile_image *hostile_indexed(void)
+{
+    static struct hostile_image image;
+    if (!image.n)
+        make_indexed(hostile_directory(), &image);
+    return &image;
 }

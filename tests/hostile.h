@@ -49,6 +49,9 @@ const char *hostile_directory(void);
  * and replaced records, metadata and texts. `with_log`: as a kill leaves it, the last commits in the WAL only. */
 const struct hostile_image *hostile_good(bool with_log);
 
+/* Another one, with a field that is searched by a graph, and its index file. */
+const struct hostile_image *hostile_indexed(void);
+
 /* Exact copies, so that the sanitizer sees one byte too many. */
 void hostile_copy(const struct hostile_image *image, struct hostile_image *copy);
 void hostile_release(struct hostile_image *image);
@@ -66,6 +69,7 @@ void hostile_stamp_catalog(struct hostile_file *file);
 void hostile_stamp_log(struct hostile_file *file);
 void hostile_stamp_state(struct hostile_file *file);
 void hostile_stamp_vectors(struct hostile_file *file);
+void hostile_stamp_index(struct hostile_file *file);
 void hostile_stamp(struct hostile_image *image);
 
 /* Put the directory back to what the image holds, and nothing else. */
@@ -75,7 +79,8 @@ void hostile_store(const struct hostile_image *image, const char *directory);
 size_t hostile_count(const char *directory);
 
 /* Open it and do everything there is to do; then, with REPAIR, repair it, whether it opened or not. Bits of `how`. */
-enum { HOSTILE_READONLY = 1, HOSTILE_NO_MAPS = 2, HOSTILE_COMPACT = 4, HOSTILE_REPAIR = 8, HOSTILE_BACKUP = 16 };
+enum { HOSTILE_READONLY = 1, HOSTILE_NO_MAPS = 2, HOSTILE_COMPACT = 4, HOSTILE_REPAIR = 8, HOSTILE_BACKUP = 16,
+       HOSTILE_INDEX = 32 }; /* wait for indexes */
 void hostile_use(const char *directory, unsigned how);
 
 #endif

@@ -159,6 +159,8 @@ static void scan(vecdb_collection *collection, const char *const *names, size_t 
     vecdb_scan_close(walk);
 }
 
+static bool waits_for_indexes; /* of what is being used now */
+
 static void read_collection(vecdb *db, const struct found_collection *found)
 {
     vecdb_error err = VECDB_ERROR_INIT;
@@ -173,6 +175,8 @@ static void read_collection(vecdb *db, const struct found_collection *found)
     int columns = VECDB_METADATA | VECDB_TEXT | VECDB_VECTORS;
     if (went_well(vecdb_get(collection, keys, sizeof keys / sizeof keys[0], columns, &results, &err), &err))
         read_results(results, names, found->n_fields);
+    if (waits_for_indexes)
+        went_well(vecdb_index_wait(collection, NULL, 0, NULL, &err), &err);
     for (size_t i = 0; i < found->n_fields; i++)
         search(collection, &found->fields[i], names, found->n_fields);
     scan(collection, names, found->n_fields);
@@ -313,6 +317,7 @@ static void open_and_use(const char *directory, unsigned how)
 
 void hostile_use(const char *directory, unsigned how)
 {
+    waits_for_indexes = how & HOSTILE_INDEX;
     open_and_use(directory, how);
     if (how & HOSTILE_REPAIR)
         repair_it(directory);

@@ -124,7 +124,7 @@ static void world_build(struct world *world)
 {
     vecdb_error err = {0};
     struct vdb_graph_options options = {&world->memory, world->search.kernels, world->metric, world->type,
-                                        world->search.dimension, 7};
+                                        world->search.dimension, 7, NULL};
     struct vdb_block block;
     struct vdb_graph_insert how = {.n_threads = 1};
     pin(world, 0, &block, NULL);

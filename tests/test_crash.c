@@ -8,7 +8,8 @@
  *   1. It opens, and needs nothing.
  *   2. It holds exactly what the last acknowledged call left, or what the next one was to leave. Where durability
  *      is NORMAL: what some call since the last durable one left.
- *   3. vecdb_check() finds nothing; exact searches are right.
+ *   3. vecdb_check() finds nothing; exact searches are right. An index file that is named is there and whole, and
+ *      searches that use it find nearly all of the nearest.
  *   4. It can be written, compacted, closed and opened again.
  * Some workloads begin with a disk that lost power before, so that what recovers is cut off too.
  *
@@ -21,6 +22,9 @@
 #include "crash_recorder.h"
 #include "crash_work.h"
 #include "fault_tools.h"
+#include "lib/database.h"
+
+static unsigned long n_loaded; /* indexes of which there was a file */
 
 /* ------------------------------------------------------------------ directories */
 
@@ -115,9 +119,18 @@ static size_t find_state(const struct crash_history *history, size_t cut, uint64
 
 /* ------------------------------------------------------------------ what is left of a database */
 
+/* An index file cannot be used. */
+static void fail_by_warning(void *context, int level, const char *message)
+{
+    (void)context;
+    if (level == VECDB_LOG_WARNING && strstr(message, "index"))
+        CRASH_FAIL("a warning: %s", message);
+}
+
 static int try_open(const char *path, int mode, const char *snapshot, vecdb **db, vecdb_error *err)
 {
     vecdb_options options = {.size = sizeof options, .mode = mode, .threads = VECDB_THREADS_NONE, .snapshot = snapshot};
+    options.log = fail_by_warning;
     return vecdb_open(path, &options, db, err);
 }
 
@@ -253,6 +266,30 @@ static void finish_restore(const char *root, const char *path, const struct cras
     }
 }
 
+/* Get the indexes of which there is a file; now and then also those that have to be built. */
+static void wait_for_indexes(vecdb *db, const struct crash_model *model, uint64_t seed)
+{
+    for (uint32_t t = 0; t < model->n_tables; t++) {
+        vecdb_error err = VECDB_ERROR_INIT;
+        vecdb_collection *collection;
+        struct vdb_view *view;
+        uint64_t sequence;
+        CRASH_OK(err, vecdb_collection_open(db, model->tables[t].name, &collection, &err));
+        CRASH_OK(err, vdb_view_acquire(collection, &view, NULL, &sequence, &err));
+        for (size_t f = 0; f < view->n_fields; f++) {
+            const struct vdb_field_row *field = &view->fields[f].row;
+            struct vdb_index_named named;
+            bool found = false;
+            CRASH_OK(err, vdb_index_files_find(db, field->id, &named, &found, &err));
+            found = found && named.store == view->row.store && field->index == VECDB_INDEX_HNSW;
+            n_loaded += found;
+            if (found || seed % 16 == 0)
+                CRASH_OK(err, vecdb_index_wait(collection, field->name, 0, NULL, &err));
+        }
+        vdb_view_release(view);
+    }
+}
+
 /* All that is claimed of one image. Returns which state it is in. */
 static size_t verify(const char *root, const struct crash_history *history, size_t cut, uint64_t seed)
 {
@@ -264,6 +301,7 @@ static size_t verify(const char *root, const struct crash_history *history, size
     uint64_t digest = digest_all(db, path, seed, &n_snapshots);
     size_t state = find_state(history, cut, digest);
     check_image(db, "after the cut");
+    wait_for_indexes(db, model_after(history, state), seed);
     digest += write_more(db, seed);
     check_image(db, "after writing and compacting");
     if (digest_all(db, path, seed, &n_snapshots) != digest)
@@ -339,6 +377,7 @@ static struct crash_plan make_plan(struct vdb_random *random)
     struct crash_plan plan = {.n_steps = 40 + (unsigned)vdb_random_below(random, 40)};
     uint64_t dice = vdb_random_below(random, 10);
     plan.is_fat = vdb_random_below(random, 6) == 0;
+    plan.has_graphs = vdb_random_below(random, 2);
     plan.n_failing_syncs = vdb_random_below(random, 3) ? 0 : 1 + (unsigned)vdb_random_below(random, 4);
     plan.durability[0] = dice < 2 ? VECDB_DURABILITY_NORMAL : VECDB_DURABILITY_FULL;
     plan.durability[1] = dice < 3 ? VECDB_DURABILITY_NORMAL : VECDB_DURABILITY_FULL;
@@ -430,9 +469,9 @@ static void cut_power(unsigned long n_points)
     crash_model_free(beginning.model);
     fprintf(stderr,
             "    %lu cuts of %lu workloads (%lu on a disk that lost power before): %lu calls, %lu file operations,\n"
-            "    %lu barriers, %lu failed syncs\n",
+            "    %lu barriers, %lu failed syncs; %lu indexes were loaded\n",
             tally.n_points, tally.n_histories, tally.n_continued, tally.n_steps, tally.n_events, tally.n_barriers,
-            tally.n_failed_syncs);
+            tally.n_failed_syncs, n_loaded);
 }
 
 TEST(a_power_cut_takes_nothing_that_was_acknowledged)
@@ -481,13 +520,14 @@ TEST(what_sqlite_and_the_library_write_and_sync_is_recorded)
         {CRASH_WRITE, "catalog.sqlite", 40, 0},
         {CRASH_SYNC, "catalog.sqlite", 1, 0},
         {CRASH_SYNC, "vectors-", 1, 0},
+        {CRASH_SYNC, "index-", 1, 0},
         {CRASH_WRITE, "state", 40, 0}, /* stores into a map, most of them */
         {CRASH_SYNC, NULL, 8, 0},
     };
     struct vdb_random random = {test_seed()};
     size_t n_steps = 0, n_frames = 0;
     for (unsigned workload = 0; workload < 8; workload++) {
-        struct crash_plan plan = {.n_steps = 60};
+        struct crash_plan plan = {.n_steps = 60, .has_graphs = workload % 2};
         struct crash_history history;
         record(&plan, vdb_random_next(&random), &history);
         n_steps += history.n_steps;
@@ -504,7 +544,7 @@ TEST(what_sqlite_and_the_library_write_and_sync_is_recorded)
 
 TEST(a_seed_gives_the_same_workload_to_the_byte)
 {
-    struct crash_plan plan = {.n_steps = 60, .n_failing_syncs = 2};
+    struct crash_plan plan = {.n_steps = 60, .has_graphs = true, .n_failing_syncs = 2};
     struct crash_history one, other;
     record(&plan, test_seed(), &one);
     record(&plan, test_seed(), &other);
@@ -525,7 +565,7 @@ static bool is_noticed(const char *name)
 {
     struct vdb_random random = {test_seed()};
     for (unsigned attempt = 0; attempt < 8; attempt++) {
-        struct crash_plan plan = {.n_steps = 50};
+        struct crash_plan plan = {.n_steps = 50, .has_graphs = name && !strcmp(name, "index-")};
         struct crash_history history;
         int status = 0;
         record(&plan, vdb_random_next(&random), &history);
@@ -554,6 +594,7 @@ TEST(syncs_that_are_left_out_are_noticed)
     CHECK(is_noticed("catalog.sqlite-wal"));
     CHECK(is_noticed("catalog.sqlite"));
     CHECK(is_noticed("vectors-"));
+    CHECK(is_noticed("index-"));
     CHECK(is_noticed(NULL));
 }
 

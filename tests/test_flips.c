@@ -15,6 +15,8 @@
  *      which ones they are: those that failed commits left behind the extents of a vector file. No commit ever
  *      gave them a value. After the compaction the check finds nothing and every answer is the right one, be it
  *      that they are gone, or lie in a gap of an extent that has grown over them and are under its check.
+ *   5. An index file holds nothing that cannot be made anew. So, where one is damaged, all is answered, and rightly,
+ *      searches with the graph included; the check names the file, until the index was waited for by one who may write.
  *
  * Damage is: one byte changed (a bit, the bits taking turns; or all of it, to 0x00 and to 0xff); the file cut off; the
  * file gone; the file as it was some commits ago; two files exchanged. (Not tried: an older catalog.sqlite beneath a
@@ -31,7 +33,7 @@
 #include "flip_database.h"
 
 #define TRIAL_LIMIT_S 20u
-#define N_WORKERS 2
+#define N_WORKERS 4 /* a damaged page is read again and again, with pauses */
 #define MOST_FAILURES 25
 #define N_MANNERS 3 /* of opening: for writing, for reading, without maps */
 
@@ -267,6 +269,31 @@ static void judge_healing(const char *directory, const struct damage *damage, un
     free_kept(&found);
 }
 
+static bool is_index(const struct kept_file *file)
+{
+    return !strncmp(file->name, "index-", 6);
+}
+
+/* Nothing but an index file is damaged. */
+static void run_index_trial(const char *directory, const struct damage *damage, unsigned manner, vecdb *db)
+{
+    const char *name = whole.files[damage->file].name;
+    bool is_told = judge_check(damage, db, 0), counts = !strcmp(name, FLIP_INDEX) && !flip_is_debris(name, damage->at);
+    if (is_told != counts)
+        report(damage, "check finds %s", is_told ? "something where nothing is" : "nothing");
+    if (ask_all(damage, db, truth))
+        report(damage, "questions are not answered, for want of an index file");
+    progress->n_right++;
+    bool is_told_again = judge_check(damage, db, 0);
+    if (is_told && is_told_again != (manner % N_MANNERS == 1))
+        report(damage, "when the index was built again, check finds %s", is_told_again ? "something" : "nothing");
+    vecdb_close(db);
+    if (is_told)
+        progress->outcomes[damage->file][BY_CHECK]++;
+    else if (damage->kind == FLIP)
+        judge_healing(directory, damage, manner);
+}
+
 static void run_trial(const char *directory, const struct damage *damage, unsigned manner)
 {
     vecdb_error err = VECDB_ERROR_INIT;
@@ -278,6 +305,10 @@ static void run_trial(const char *directory, const struct damage *damage, unsign
         progress->n_at_open++;
         progress->outcomes[damage->file][AT_OPEN]++;
         judge_error(damage, "open", status, &err);
+        return;
+    }
+    if (is_index(&whole.files[damage->file]) && (damage->kind != EXCHANGED || is_index(&whole.files[damage->other]))) {
+        run_index_trial(directory, damage, manner, db);
         return;
     }
     n_errors = ask_all(damage, db, truth);
@@ -366,13 +397,16 @@ static void run_trials(const struct damage *damages, size_t n)
 static void print_outcomes(void)
 {
     unsigned sums[N_OUTCOMES] = {0};
-    fprintf(stderr, "    %-28s", "flips in");
+    size_t n_bytes = 0;
+    fprintf(stderr, "    %-28s%10s", "flips in", "bytes");
     for (int o = 0; o < N_OUTCOMES; o++)
         fprintf(stderr, "%10s", outcome_names[o]);
     for (size_t f = 0; f <= whole.n; f++) {
         if (f < whole.n && !is_damaged(&whole.files[f]))
             continue;
-        fprintf(stderr, "\n    %-28s", f < whole.n ? whole.files[f].name : "all");
+        n_bytes += f < whole.n ? whole.files[f].n_bytes : 0;
+        fprintf(stderr, "\n    %-28s%10zu", f < whole.n ? whole.files[f].name : "all",
+                f < whole.n ? whole.files[f].n_bytes : n_bytes);
         for (int o = 0; o < N_OUTCOMES; o++) {
             sums[o] += f < whole.n ? progress->outcomes[f][o] : 0;
             fprintf(stderr, "%10u", f < whole.n ? progress->outcomes[f][o] : sums[o]);
@@ -381,11 +415,12 @@ static void print_outcomes(void)
     fputc('\n', stderr);
 }
 
-static void learn_truth(vecdb *db, struct answer *answers)
+static void learn_truth(vecdb *db, struct answer *answers, const char *plan)
 {
     for (int question = 0; question < N_QUESTIONS; question++)
         if (flip_ask(db, question, &answers[question]))
             CHECK_OK(answers[question].error, answers[question].status);
+    flip_check_graph(answers, plan);
     check_database(db, "undamaged");
     vecdb_close(db);
 }
@@ -404,9 +439,9 @@ static void begin(void)
     CHECK(truth && snapshot_truth);
     restore_tree(test_path("truth"), &whole);
     CHECK_OK(err, open_copy(test_path("truth"), 0, NULL, &db, &err));
-    learn_truth(db, truth);
+    learn_truth(db, truth, "hnsw");
     CHECK_OK(err, open_copy(test_path("truth"), 0, FLIP_SNAPSHOT, &db, &err));
-    learn_truth(db, snapshot_truth);
+    learn_truth(db, snapshot_truth, "flat");
     for (unsigned manner = 0; manner < N_MANNERS; manner++) { /* the same steps as a trial's */
         static struct answer answer;
         restore_tree(test_path("truth"), &whole);
@@ -474,7 +509,7 @@ TEST(a_changed_byte_in_what_crashes_leave_is_healed_or_means_nothing)
         const struct kept_file *file = &whole.files[f];
         for (size_t i = 0; i < file->n_bytes; i++) {
             bool is_wal_end = !strcmp(file->name, "catalog.sqlite-wal") && i + 2 * 4120 >= file->n_bytes && i % 41 == 0;
-            bool is_unnamed = !strcmp(file->name, "vectors-1-9") && i % 11 == 0;
+            bool is_unnamed = i % 11 == 0 && (!strcmp(file->name, "vectors-1-9") || !strcmp(file->name, "index-7-9"));
             CHECK(n < sizeof damages / sizeof damages[0]);
             if (is_wal_end || is_unnamed || (flip_is_debris(file->name, i) && i % 13 == 0))
                 damages[n++] =

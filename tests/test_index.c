@@ -219,6 +219,54 @@ TEST(a_record_is_found_as_soon_as_it_is_committed_whatever_the_index_covers)
     free(data.centres);
 }
 
+/* Few records stay in the tail, while many go into pages at once: so rows of the tail have slots before, between and
+ * behind those of pages. */
+TEST(records_are_found_by_the_graph_whether_they_are_in_pages_or_in_the_tail)
+{
+    struct data data;
+    data_init(&data, 64, VECDB_F32);
+    vecdb_options options = {.size = sizeof options, .threads = VECDB_THREADS_NONE};
+    vecdb *db;
+    vecdb_error err = VECDB_ERROR_INIT;
+    float few[12][64];
+    CHECK_OK(err, vecdb_open(":memory:", &options, &db, &err));
+    vecdb_collection *collection = make(db, &data, VECDB_L2, VECDB_F32, VECDB_INDEX_HNSW);
+    for (int i = 0; i < 12; i++) {
+        next_vector(&data, few[i]);
+        vecdb_record record = {.key = vecdb_key_int(1000000 + i), .vector = few[i]};
+        CHECK_OK(err, vecdb_put(collection, &record, 1, &err));
+        if (i % 3 == 2)
+            put(&data, collection, i * 1000, 1200);
+        if (i == 5 || i == 10)
+            index_wait(collection); /* and what comes later is scanned */
+        for (int j = 0; j <= i; j++) {
+            vecdb_results *results = ask(collection, &data, few[j], 1, 0, 0);
+            CHECK_SIZE(vecdb_results_count(results), 1);
+            CHECK_INT(vecdb_result_key(results, 0).integer, 1000000 + j);
+            vecdb_results_free(results);
+        }
+        CHECK(measure(collection, &data, 10, 0.95f, NULL) >= 0.9);
+    }
+    /* A sweep keeps them, too. */
+    for (int64_t key = 2000; key < 3200; key++) {
+        vecdb_key gone = vecdb_key_int(key);
+        CHECK_OK(err, vecdb_delete(collection, &gone, 1, NULL, &err));
+    }
+    for (int64_t key = 5000; key < 6200; key++) {
+        vecdb_key gone = vecdb_key_int(key);
+        CHECK_OK(err, vecdb_delete(collection, &gone, 1, NULL, &err));
+    }
+    index_wait(collection);
+    for (int j = 0; j < 12; j++) {
+        vecdb_results *results = ask(collection, &data, few[j], 1, 0, 0);
+        CHECK_INT(vecdb_result_key(results, 0).integer, 1000000 + j);
+        vecdb_results_free(results);
+    }
+    CHECK(measure(collection, &data, 10, 0.95f, "hnsw") >= 0.9);
+    vecdb_close(db);
+    free(data.centres);
+}
+
 TEST(deleted_and_replaced_records_are_never_found_and_k_come_while_there_are_k)
 {
     struct data data;

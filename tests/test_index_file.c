@@ -240,6 +240,46 @@ TEST(a_swept_graph_takes_the_place_of_the_one_before_also_on_disk)
     vecdb_close(db);
 }
 
+struct order {
+    bool is_synced; /* all that was written of the catalog */
+    int n_removed;
+};
+
+static int watch_order(void *context, enum vdb_io_op op, const char *path)
+{
+    struct order *order = context;
+    if (strstr(path, "/catalog.sqlite") && (op == VDB_IO_WRITE || op == VDB_IO_SYNC))
+        order->is_synced = op == VDB_IO_SYNC;
+    if (!strstr(path, "/index-") || op != VDB_IO_REMOVE)
+        return 0;
+    CHECK(order->is_synced);
+    order->n_removed++;
+    return 0;
+}
+
+TEST(a_file_that_a_power_cut_may_bring_back_a_name_of_is_not_removed)
+{
+    vecdb_collection *collection;
+    vecdb_options options = {.size = sizeof options, .threads = VECDB_THREADS_NONE};
+    struct order order = {false, 0};
+    struct vdb_io_hook hook = {watch_order, &order};
+    vecdb_error err = VECDB_ERROR_INIT;
+    vecdb_key keys[1500];
+    vecdb *db = make_db(N_ROWS, &collection);
+    wait_index(collection);
+    vecdb_close(db);
+    options.durability = VECDB_DURABILITY_NORMAL;
+    CHECK_OK(err, vdb_database_open(test_path("db"), &options, &hook, &db, &err));
+    CHECK_OK(err, vecdb_collection_open(db, "c", &collection, &err));
+    for (int i = 0; i < 1500; i++)
+        keys[i] = vecdb_key_int(i);
+    CHECK_OK(err, vecdb_delete(collection, keys, 1500, NULL, &err));
+    wait_index(collection); /* sweeps: the next file */
+    CHECK_INT(order.n_removed, 1);
+    CHECK_INT(check_db(db), 0);
+    vecdb_close(db);
+}
+
 TEST(files_that_nobody_names_go_away)
 {
     vecdb_collection *collection;

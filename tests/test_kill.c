@@ -13,6 +13,8 @@
  *   5. A second writer loses nothing when the first is killed, and never has an error.
  *   6. Other collections are whole, whatever they are named; snapshots and backups are whole, or are not there.
  *   7. What the dead leave behind is removed: after a compaction there are only files with live rows.
+ *   8. Some groups have a second vector, in a field with a graph, which the writer waits for now and then: so kills
+ *      come while index files are written, named and removed. Searches of it find nearly all of the nearest.
  * VECDB_TEST_ROUNDS says how many kills.
  */
 #include <errno.h>
@@ -39,6 +41,20 @@ static int64_t key_of(uint32_t group, uint32_t row)
     return (int64_t)group * GROUP_KEYS + row;
 }
 
+/* Three large groups of each writer: so many vectors that a graph is made, and so few that it is made soon. They are a
+ * part of the other vector, behind the two values that tell key and version. */
+#define GRAPH_DIMENSION 8u
+
+static bool has_graph(uint32_t group)
+{
+    return group % 16 == 3;
+}
+
+static const vecdb_field fields[] = {
+    {.name = "v", .dimension = DIMENSION, .metric = VECDB_L2},
+    {.name = "graph", .dimension = GRAPH_DIMENSION, .metric = VECDB_L2, .index = VECDB_INDEX_HNSW},
+};
+
 /* ------------------------------------------------------------------ the writer */
 
 struct message {
@@ -62,8 +78,10 @@ static void put_group(vecdb_collection *collection, uint32_t group, uint32_t ver
         keys[row] = key_of(group, row);
         fill_vector(keys[row], version, DIMENSION, values[row]);
     }
-    vecdb_vector_column column = {.values = values, .dimension = DIMENSION};
-    vecdb_batch batch = {.size = sizeof batch, .n_rows = n, .integer_keys = keys, .vectors = &column, .n_vectors = 1};
+    vecdb_vector_column columns[] = {{.values = values, .dimension = DIMENSION},
+                                     {.field = "graph", .values = values[0] + 2, .stride = sizeof values[0]}};
+    vecdb_batch batch = {.size = sizeof batch, .n_rows = n, .integer_keys = keys, .vectors = columns};
+    batch.n_vectors = has_graph(group) ? 2 : 1;
     CHECK_OK(err, vecdb_write(collection, &batch, &err));
 }
 
@@ -128,8 +146,7 @@ static void write_for_ever(const char *path, int fd, int stop, uint32_t first_gr
     vecdb_collection *collection;
     struct pollfd stopper = {.fd = stop, .events = POLLIN};
     vecdb *db = open_database(path, VECDB_OPEN_CREATE, seed % 2 ? VECDB_THREADS_NONE : 0);
-    vecdb_field field = {.name = "v", .dimension = DIMENSION, .metric = VECDB_L2};
-    CHECK_OK(err, vecdb_collection_create(db, "groups", &field, 1, VECDB_IF_MISSING, &collection, &err));
+    CHECK_OK(err, vecdb_collection_create(db, "groups", fields, 2, VECDB_IF_MISSING, &collection, &err));
     while (stop < 0 || !poll(&stopper, 1, 0)) {
         uint32_t group = first_group + (uint32_t)vdb_random_below(&random, N_GROUPS);
         uint64_t dice = vdb_random_below(&random, 20);
@@ -147,6 +164,8 @@ static void write_for_ever(const char *path, int fd, int stop, uint32_t first_gr
         }
         if (vdb_random_below(&random, 5) == 0)
             do_aside(db, path, first_group, version, vdb_random_below(&random, 11));
+        if (vdb_random_below(&random, 6) == 0)
+            CHECK_OK(err, vecdb_index_wait(collection, "graph", 0, NULL, &err));
         if (vecdb_background_error(db, &err))
             FAIL("in the background: %s", err.message);
     }
@@ -192,6 +211,52 @@ static int take_census(vecdb_collection *collection, struct census *census, vecd
         if (census->n_rows[group] && census->n_rows[group] != rows_of(group))
             FAIL("group %u has %u of %u records", group, census->n_rows[group], rows_of(group));
     return status;
+}
+
+/* The nearest of the second vector of a group: records with such vectors. An exact search tells their `distances`
+ * (NULL: nobody asks), and how many; another one how many it finds that are as near. */
+static size_t search_graph(vecdb_collection *collection, uint32_t group, bool is_exact, double distances[10])
+{
+    float vector[2 + GRAPH_DIMENSION];
+    vecdb_error err = VECDB_ERROR_INIT;
+    vecdb_results *results;
+    size_t n_right = 0;
+    fill_vector(key_of(group, 77), 1, 2 + GRAPH_DIMENSION, vector);
+    vecdb_query query = {.size = sizeof query, .field = "graph", .vector = vector + 2, .k = 10};
+    query.columns = VECDB_VECTORS;
+    query.exact = is_exact;
+    CHECK_OK(err, vecdb_search(collection, &query, &results, &err));
+    size_t n = vecdb_results_count(results);
+    for (size_t i = 0; i < n; i++) {
+        int64_t key = vecdb_result_key(results, i).integer;
+        double distance = vecdb_result_distance(results, i);
+        CHECK(has_graph((uint32_t)(key / GROUP_KEYS)));
+        const float *whole = vecdb_result_vector(results, i, "v", NULL, NULL);
+        version_of_vector(key, whole, DIMENSION);
+        CHECK(!memcmp(whole + 2, vecdb_result_vector(results, i, "graph", NULL, NULL), 4 * GRAPH_DIMENSION));
+        CHECK(!i || distance >= vecdb_result_distance(results, i - 1));
+        if (distances && is_exact)
+            distances[i] = distance;
+        else if (distances)
+            n_right += distance <= distances[n - 1] * 1.00001;
+    }
+    vecdb_results_free(results);
+    return is_exact ? n : n_right;
+}
+
+/* While nobody writes: by the index file that is there, and with what it does not cover. */
+static void verify_graph(vecdb_collection *collection, unsigned round)
+{
+    vecdb_error err = VECDB_ERROR_INIT;
+    size_t n = 0, n_right = 0;
+    CHECK_OK(err, vecdb_index_wait(collection, "graph", 0, NULL, &err));
+    for (uint32_t group = 3; group < N_GROUPS; group += 16) {
+        double distances[10];
+        n += search_graph(collection, group, true, distances);
+        n_right += search_graph(collection, group, false, distances);
+    }
+    if (n_right * 10 < n * 8)
+        FAIL("round %u: the graph finds %zu of the nearest %zu", round, n_right, n);
 }
 
 /* What the writers have said. */
@@ -352,6 +417,8 @@ static void verify(const char *path, struct ledger *ledger, int busy, unsigned r
         compare(ledger, &census, busy, round);
         check_database(db, when);
         verify_aside(db, path, busy);
+        if (busy < 0)
+            verify_graph(collection, round);
     } else if (status != VECDB_NOT_FOUND || ledger->n_done) { /* killed before it was made */
         FAIL("round %u: %s", round, err.message);
     }
@@ -418,6 +485,7 @@ static void read_for_ever(const char *path, int stop, int mode)
             version_of_vector(vecdb_result_key(results, i).integer, vecdb_result_vector(results, i, NULL, NULL, NULL),
                               DIMENSION);
         vecdb_results_free(results);
+        search_graph(collection, 3 + n_looks % 3 * 16, false, NULL);
         n_looks++;
     }
     vecdb_close(db);
@@ -448,12 +516,20 @@ static void stop_reader(pid_t child, int stop)
         FAIL("the reader ended with status %x", (unsigned)status);
 }
 
-/* 7: after a compaction the vector files hold little more than what is alive. */
+static void count_index(void *context, const char *path, const char *name)
+{
+    (void)path;
+    *(unsigned *)context += !strncmp(name, "index-", 6);
+}
+
+/* 7: after a compaction the vector files hold little more than what is alive, and there is one index file of a field at
+ * most. (The first field gets a graph when two writers have put more than ten thousand records.) */
 static void check_no_debris(const char *path, const struct ledger *ledger)
 {
     vecdb_error err = VECDB_ERROR_INIT;
     struct file_sum sum = {0, 0};
     uint64_t n_live = 0;
+    unsigned n_indexes = 0;
     vecdb *db = open_database(path, VECDB_OPEN_EXISTING, VECDB_THREADS_NONE);
     drop_aside(db);
     CHECK_OK(err, vecdb_compact(db, NULL, &err));
@@ -461,8 +537,10 @@ static void check_no_debris(const char *path, const struct ledger *ledger)
     for (uint32_t group = 0; group < MOST_GROUPS; group++)
         n_live += ledger->version[group] ? rows_of(group) : 0;
     each_name(path, sum_vectors, &sum);
-    CHECK_LE(sum.n_bytes, (double)n_live * DIMENSION * 4 * 1.3 + 65536);
-    CHECK_LE(sum.n_files, 3);
+    each_name(path, count_index, &n_indexes);
+    CHECK_LE(sum.n_bytes, (double)n_live * (DIMENSION + GRAPH_DIMENSION / 4) * 4 * 1.3 + 2 * 65536);
+    CHECK_LE(sum.n_files, 6);
+    CHECK_LE(n_indexes, 2);
 }
 
 /* ------------------------------------------------------------------ the tests */

@@ -2,7 +2,8 @@
  *
  * The database answers as a simple model in memory does (model.h), whatever was done to it before:
  * random writes, deletions, changes of fields and collections, compactions, reopenings, through two
- * handles, in every configuration; and check finds nothing wrong.
+ * handles, in every configuration; and check finds nothing wrong. Searches with a graph find records that
+ * there are, at their distances, as many as there can be, and nearly all of the nearest.
  *
  * VECDB_TEST_ROUNDS=N does N times as many steps.
  */
@@ -21,12 +22,14 @@ struct world {
     const char *path;
     vecdb_options options;
     int compression; /* of new fields; -1: any */
+    bool has_graphs; /* in most fields, and enough records for them */
     vecdb *db[2];    /* the second may be NULL */
     bool is_second_readonly;
     struct model_collection collections[MOST_COLLECTIONS];
     vecdb_collection *handles[2][MOST_COLLECTIONS]; /* NULL: not opened yet */
     size_t n_collections;
     unsigned n_names;
+    size_t n_near, n_near_found, n_graph_searches; /* of the true nearest, by graphs */
 };
 
 /* What one write gives to the library, and the model. */
@@ -117,6 +120,10 @@ static vecdb_field random_field(struct world *world, char name[64])
     field.metric = field.type == VECDB_BIT ? VECDB_HAMMING : VECDB_L2 + (int)below(world, 3);
     field.compression = world->compression < 0 ? (int)below(world, 3) : world->compression;
     field.index = (int)below(world, 2);
+    if (chance(world, world->has_graphs ? 80 : 10)) {
+        field.index = VECDB_INDEX_HNSW;
+        field.dimension = field.dimension < 7 ? 12 : field.dimension;
+    }
     return field;
 }
 
@@ -329,6 +336,51 @@ static void check_answer(const struct model_collection *model, size_t f, const v
     free(hits);
 }
 
+/* What single precision may make of a distance. */
+static double error_of(const vecdb_field *field, const void *vector, const struct model_hit *hit, size_t f)
+{
+    double scale = fabs(hit->distance);
+    if (field->metric == VECDB_IP)
+        scale += sqrt(model_sum(vector, vector, field->dimension, false) *
+                      model_sum(hit->record->values[f], hit->record->values[f], field->dimension, false));
+    return 1e-5 * (1 + scale);
+}
+
+/* A search that may be by a graph. Equal distances are ordered by key, as far as they are equal in single precision. */
+static void check_near(struct world *world, const struct model_collection *model, size_t f, const vecdb_query *query,
+                       const void *vector, vecdb_results *results, size_t q)
+{
+    size_t n_hits, first, count, n_left;
+    const vecdb_field *field = &model->fields[f].field;
+    struct model_hit *hits = model_search(model, f, vector, &n_hits);
+    bool *is_taken = array_of(model->n_records, sizeof *is_taken);
+    n_left = n_hits > query->offset ? n_hits - query->offset : 0;
+    vecdb_results_range(results, q, &first, &count);
+    CHECK_SIZE(count, n_left < query->k ? n_left : query->k);
+    for (size_t i = 0; i < count; i++) {
+        vecdb_key key = vecdb_result_key(results, first + i);
+        bool found;
+        size_t at = model_find(model, &key, &found);
+        double distance = vecdb_result_distance(results, first + i);
+        CHECK(found && !is_taken[at] && model->records[at].vectors[f]);
+        is_taken[at] = true;
+        check_record(model, &model->records[at], results, first + i, query->columns);
+        struct model_hit hit = {model_distance(field, vector, &model->records[at], f), &model->records[at]};
+        double error = error_of(field, vector, &hit, f);
+        CHECK(fabs(distance - hit.distance) <= error);
+        if (i) {
+            vecdb_key before = vecdb_result_key(results, first + i - 1);
+            double distance_before = vecdb_result_distance(results, first + i - 1);
+            CHECK(distance > distance_before ||
+                  (distance >= distance_before && model_compare_keys(&before, &key) < 0));
+        }
+        world->n_near++;
+        world->n_near_found += hit.distance <= hits[query->offset + count - 1].distance + error;
+    }
+    free(is_taken);
+    free(hits);
+}
+
 static void check_search(struct world *world, int h, size_t c)
 {
     const struct model_collection *model = &world->collections[c];
@@ -362,13 +414,20 @@ static void check_search(struct world *world, int h, size_t c)
                          .columns = random_columns(world),
                          .threads = (int)below(world, 4)};
     vecdb_results *results;
+    bool is_near = field->index == VECDB_INDEX_HNSW && !query.exact;
     CHECK_OK(err, vecdb_search(handle_of(world, h, c), &query, &results, &err));
     CHECK_SIZE(vecdb_results_queries(results), n_queries);
-    for (size_t q = 0; q < n_queries; q++)
-        check_answer(model, f, &query,
-                     field->type == VECDB_BIT ? (const void *)(values + q * n_bytes)
-                                              : (const void *)(doubles + q * field->dimension),
-                     results, q);
+    vecdb_search_stats stats = {.size = sizeof stats};
+    CHECK_INT(vecdb_results_stats(results, &stats), VECDB_OK);
+    world->n_graph_searches += !strcmp(stats.plan, "hnsw");
+    for (size_t q = 0; q < n_queries; q++) {
+        const void *vector = field->type == VECDB_BIT ? (const void *)(values + q * n_bytes)
+                                                      : (const void *)(doubles + q * field->dimension);
+        if (is_near)
+            check_near(world, model, f, &query, vector, results, q);
+        else
+            check_answer(model, f, &query, vector, results, q);
+    }
     vecdb_results_free(results);
     free(values);
     free(doubles);
@@ -391,6 +450,7 @@ static int compare_info(void *context, const vecdb_collection_info *info)
         CHECK_INT(is->type, expected->type);
         CHECK_INT(is->metric, expected->metric);
         CHECK_INT(is->compression, expected->compression);
+        CHECK_INT(is->index, expected->index);
         CHECK_SIZE(info->fields[f].n_vectors, n_vectors);
         CHECK_LE(info->fields[f].n_tail, n_vectors);
     }
@@ -550,6 +610,8 @@ static void write_rows(struct world *world, size_t c)
     vecdb_collection *handle = handle_of(world, writing_handle(world), c);
     vecdb_error err = VECDB_ERROR_INIT;
     size_t n = chance(world, 50) ? 1 : chance(world, 60) ? 1 + below(world, 30) : 1 + below(world, 1200);
+    if (world->has_graphs && chance(world, 20))
+        n = 1400;
     if (model->n_records > MOST_RECORDS)
         n = 1;
     bool is_insert = chance(world, 25), by_columns = chance(world, 25);
@@ -652,7 +714,7 @@ static void change_fields(struct world *world, size_t c)
     char name[64];
     vecdb_error err = VECDB_ERROR_INIT;
     vecdb_field field = random_field(world, name);
-    unsigned what = (unsigned)below(world, 3);
+    unsigned what = (unsigned)below(world, 4);
     if (what == 0 && model->n_fields < MODEL_MAX_FIELDS) {
         CHECK_OK(err, vecdb_field_add(handle, &field, &err));
         model_add_field(model, &field);
@@ -661,6 +723,9 @@ static void change_fields(struct world *world, size_t c)
         if (what == 1) {
             CHECK_OK(err, vecdb_field_drop(handle, model->fields[f].name, &err));
             model_drop_field(model, f);
+        } else if (what == 3) {
+            model->fields[f].field.index = (int)below(world, 3);
+            CHECK_OK(err, vecdb_field_set_index(handle, model->fields[f].name, model->fields[f].field.index, &err));
         } else {
             CHECK_OK(err, vecdb_field_rename(handle, model->fields[f].name, name, &err));
             memcpy(model->fields[f].name, name, sizeof name);
@@ -686,12 +751,21 @@ static void reopen(struct world *world)
     open_handle(world, 0);
 }
 
+static void wait_for_index(struct world *world, size_t c)
+{
+    vecdb_error err = VECDB_ERROR_INIT;
+    int h = any_handle(world);
+    CHECK_OK(err, vecdb_index_wait(handle_of(world, h, c), NULL, 0, NULL, &err));
+    for (int i = 0; i < 6; i++)
+        check_search(world, h, c);
+}
+
 static void step(struct world *world)
 {
     if (!world->n_collections)
         create_collection(world);
     size_t c = below(world, world->n_collections);
-    unsigned what = (unsigned)below(world, 100);
+    unsigned what = (unsigned)below(world, world->has_graphs ? 112 : 102);
     vecdb_error err = VECDB_ERROR_INIT;
     if (what < 55)
         write_rows(world, c);
@@ -707,13 +781,16 @@ static void step(struct world *world)
         drop_collection(world, c);
     else if (what < 95)
         rename_collection(world, c);
-    else
+    else if (what < 100)
         change_fields(world, c);
+    else
+        wait_for_index(world, c);
 }
 
-static void walk(const char *path, int compression, vecdb_options options, int n_steps)
+static void walk(const char *path, int compression, vecdb_options options, int n_steps, bool has_graphs)
 {
     struct world world = {.random = {test_seed()}, .path = path, .compression = compression, .options = options};
+    world.has_graphs = has_graphs;
     const char *rounds = getenv("VECDB_TEST_ROUNDS");
     int factor = rounds && atoi(rounds) > 0 ? atoi(rounds) : 1;
     test_time_limit(120 + 60 * (unsigned)factor);
@@ -729,6 +806,9 @@ static void walk(const char *path, int compression, vecdb_options options, int n
     check_all(&world);
     CHECK_OK(err, vecdb_check(world.db[0], NULL, print_problem, NULL, &n_problems, &err));
     CHECK_SIZE(n_problems, 0);
+    fprintf(stderr, "    %zu searches by a graph; these and others found %zu of %zu\n", world.n_graph_searches,
+            world.n_near_found, world.n_near);
+    CHECK_LE(world.n_near * 0.9, world.n_near_found);
     for (size_t c = 0; c < MOST_COLLECTIONS; c++)
         model_release(&world.collections[c]);
     close_handle(&world, 1);
@@ -737,26 +817,36 @@ static void walk(const char *path, int compression, vecdb_options options, int n
 
 TEST(the_database_agrees_with_the_model)
 {
-    walk(test_path("db"), -1, (vecdb_options){0}, 600);
+    walk(test_path("db"), -1, (vecdb_options){0}, 600, false);
 }
 
 TEST(a_database_without_threads_agrees_with_the_model)
 {
-    walk(test_path("db"), VECDB_COMPRESSION_NONE, (vecdb_options){.threads = VECDB_THREADS_NONE}, 600);
+    walk(test_path("db"), VECDB_COMPRESSION_NONE, (vecdb_options){.threads = VECDB_THREADS_NONE}, 600, false);
 }
 
 TEST(a_database_that_maps_no_files_and_has_little_memory_agrees_with_the_model)
 {
     walk(test_path("db"), VECDB_COMPRESSION_MAX,
-         (vecdb_options){.io = VECDB_IO_READ, .memory_bytes = 1 << 20, .threads = 3}, 600);
+         (vecdb_options){.io = VECDB_IO_READ, .memory_bytes = 1 << 20, .threads = 3}, 600, false);
 }
 
 TEST(a_database_with_normal_durability_agrees_with_the_model)
 {
-    walk(test_path("db"), VECDB_COMPRESSION_AUTO, (vecdb_options){.durability = VECDB_DURABILITY_NORMAL}, 600);
+    walk(test_path("db"), VECDB_COMPRESSION_AUTO, (vecdb_options){.durability = VECDB_DURABILITY_NORMAL}, 600, false);
 }
 
 TEST(a_database_in_memory_agrees_with_the_model)
 {
-    walk(":memory:", -1, (vecdb_options){0}, 600);
+    walk(":memory:", -1, (vecdb_options){0}, 600, false);
+}
+
+TEST(a_database_with_graphs_agrees_with_the_model)
+{
+    walk(test_path("db"), -1, (vecdb_options){.threads = 2}, 100, true);
+}
+
+TEST(graphs_that_are_built_for_who_waits_agree_with_the_model)
+{
+    walk(test_path("db"), -1, (vecdb_options){.threads = VECDB_THREADS_NONE}, 150, true);
 }

@@ -12,7 +12,9 @@
  *   3. That version is not older than the last one acknowledged before the call, not newer than the last one
  *      begun when it has returned, and not older than what the same reader has seen of the group before.
  *   4. A backup and a snapshot are such a state too, and vecdb_check finds nothing in the backup.
- *   5. At the end every group is as it was acknowledged last, and vecdb_check finds nothing.
+ *   5. Large groups have a second vector, in a field with a graph. What a search of it finds is of such a state
+ *      too, ten records, and nearly always the very one whose vector is asked for.
+ *   6. At the end every group is as it was acknowledged last, and vecdb_check finds nothing.
  *
  * VECDB_TEST_ROUNDS says how many seconds (default 5); `make soak SOAK_S=600` runs ten minutes. It prints what
  * was done, the smallest and the largest share of a writer, and the longest that one commit took.
@@ -33,6 +35,7 @@
 #define N_GROUPS (N_WRITERS * GROUPS_EACH)
 #define GROUP_KEYS 1000u
 #define DIMENSION 128u
+#define GRAPH_DIMENSION 16u /* a part of the vector, behind group and version */
 #define MOST_ROWS 280u /* 140 KiB: into an extent of its own */
 #define APART 1000.0f  /* vectors of different groups: far more than versions of one group ever are */
 
@@ -40,6 +43,7 @@ struct shared {
     atomic_bool is_over;
     _Atomic uint32_t begun[N_GROUPS], acknowledged[N_GROUPS];
     _Atomic uint64_t n_commits[N_WRITERS], longest_ns[N_WRITERS];
+    _Atomic uint64_t n_graph_searches, n_graphs_used, n_asked, n_found; /* n_asked: for what surely was there */
     _Atomic uint64_t n_gets, n_searches, n_scans, n_compactions, n_backups, n_snapshots;
 };
 
@@ -48,6 +52,11 @@ static struct shared *shared;
 static uint32_t rows_of(uint32_t group)
 {
     return group % 8 == 7 ? MOST_ROWS : 1 + group * 7 % 40;
+}
+
+static bool has_graph(uint32_t group)
+{
+    return group % 8 == 7;
 }
 
 /* Version 0 is nothing yet; every fifth deletes the group. */
@@ -101,12 +110,16 @@ static void put_group(vecdb_collection *collection, uint32_t group, uint32_t ver
     static float vectors[MOST_ROWS][DIMENSION];
     static char metadata[MOST_ROWS][96];
     static vecdb_record records[MOST_ROWS];
+    static vecdb_vector parts[MOST_ROWS];
     vecdb_error err = VECDB_ERROR_INIT;
     uint32_t n = rows_of(group);
     for (uint32_t row = 0; row < n; row++) {
         make_vector(group, version, row, vectors[row]);
         records[row] = (vecdb_record){.key = vecdb_key_int(key_of(group, row)), .vector = vectors[row]};
         records[row].dimension = DIMENSION;
+        parts[row] = (vecdb_vector){.field = "graph", .values = vectors[row] + 2, .dimension = GRAPH_DIMENSION};
+        records[row].vectors = &parts[row];
+        records[row].n_vectors = has_graph(group);
         records[row].metadata_length = (size_t)make_metadata(group, version, row, metadata[row]);
         records[row].metadata = metadata[row];
     }
@@ -141,6 +154,10 @@ static void run_writer(uint32_t writer)
         uint64_t taken = vdb_now_ns() - start;
         shared->acknowledged[group] = version;
         shared->n_commits[writer]++;
+        if (vdb_random_below(&random, 100) == 0) {
+            vecdb_error err = VECDB_ERROR_INIT;
+            CHECK_OK(err, vecdb_index_wait(collection, "graph", 0, NULL, &err));
+        }
         if (taken > shared->longest_ns[writer])
             shared->longest_ns[writer] = taken;
     }
@@ -250,6 +267,46 @@ static void search_group(vecdb_collection *collection, uint32_t group, uint32_t 
     shared->n_searches++;
 }
 
+/* Some records of a large group, and others that are near: not all of a group, but of one version each. */
+static void search_graph(vecdb_collection *collection, uint32_t group, uint32_t row, uint32_t *seen)
+{
+    float vector[DIMENSION];
+    vecdb_error err = VECDB_ERROR_INIT;
+    vecdb_results *results;
+    struct sight sights[N_GROUPS];
+    vecdb_search_stats stats = {.size = sizeof stats};
+    uint32_t version = shared->acknowledged[group];
+    for (uint32_t i = 0; i < N_GROUPS; i++)
+        look(&sights[i], i);
+    make_vector(group, version, row, vector);
+    vecdb_query query = {.size = sizeof query, .field = "graph", .vector = vector + 2, .k = 10};
+    query.columns = VECDB_METADATA | VECDB_VECTORS;
+    CHECK_OK(err, vecdb_search(collection, &query, &results, &err));
+    for (uint32_t i = 0; i < N_GROUPS; i++)
+        looked(&sights[i], i);
+    CHECK_INT(vecdb_results_stats(results, &stats), VECDB_OK);
+    shared->n_graphs_used += !strcmp(stats.plan, "hnsw");
+    for (size_t i = 0; i < vecdb_results_count(results); i++)
+        check_row(results, i, sights);
+    for (uint32_t i = 0; i < N_GROUPS; i++) {
+        const struct sight *sight = &sights[i];
+        uint32_t least = seen[i] > sight->at_least ? seen[i] : sight->at_least;
+        if (!sight->n_rows)
+            continue;
+        CHECK(has_graph(i));
+        if (sight->version < least || sight->version > sight->at_most || is_deleted(sight->version))
+            FAIL("graph: group %u is at version %u, not from %u to %u", i, sight->version, least, sight->at_most);
+        seen[i] = sight->version;
+    }
+    if (!is_deleted(version) && sights[group].at_most == version) { /* nobody has changed it meanwhile */
+        shared->n_asked++;
+        shared->n_found += vecdb_results_count(results) && vecdb_result_key(results, 0).integer == key_of(group, row);
+        CHECK(vecdb_results_count(results) == 10);
+    }
+    vecdb_results_free(results);
+    shared->n_graph_searches++;
+}
+
 /* Everything. `other`: a copy, about which the versions of now say nothing but an upper end. */
 static void scan_all(vecdb_collection *collection, const uint32_t *at_least, uint32_t *seen, const char *how)
 {
@@ -290,6 +347,9 @@ static void run_reader(uint32_t reader)
                      what = (uint32_t)vdb_random_below(&random, 64);
             if (what < 32) {
                 get_group(collection, group, seen);
+            } else if (what < 44) {
+                group |= 7;
+                search_graph(collection, group, (uint32_t)vdb_random_below(&random, rows_of(group)), seen);
             } else if (what < 63) {
                 search_group(collection, group, seen);
             } else {
@@ -387,16 +447,22 @@ static void print_counts(unsigned long seconds)
            (unsigned long long)shared->n_gets, (unsigned long long)shared->n_searches,
            (unsigned long long)shared->n_scans, (unsigned long long)shared->n_compactions,
            (unsigned long long)shared->n_backups, (unsigned long long)shared->n_snapshots);
-    CHECK(least > 0 && shared->n_gets && shared->n_searches);
+    printf("    %llu searches of a field with a graph, %llu by it; of %llu records that were there %llu came first\n",
+           (unsigned long long)shared->n_graph_searches, (unsigned long long)shared->n_graphs_used,
+           (unsigned long long)shared->n_asked, (unsigned long long)shared->n_found);
+    CHECK(least > 0 && shared->n_gets && shared->n_searches && shared->n_graph_searches);
+    CHECK_LE((double)shared->n_asked * 0.95, shared->n_found);
 }
 
 static void make_database(void)
 {
     vecdb_error err = VECDB_ERROR_INIT;
-    vecdb_field field = {.name = "vector", .dimension = DIMENSION, .metric = VECDB_L2};
+    vecdb_field fields[] = {
+        {.name = "vector", .dimension = DIMENSION, .metric = VECDB_L2},
+        {.name = "graph", .dimension = GRAPH_DIMENSION, .metric = VECDB_L2, .index = VECDB_INDEX_HNSW}};
     vecdb *db;
     CHECK_OK(err, vecdb_open(test_path("db"), NULL, &db, &err));
-    CHECK_OK(err, vecdb_collection_create(db, "soak", &field, 1, VECDB_MUST_BE_NEW, NULL, &err));
+    CHECK_OK(err, vecdb_collection_create(db, "soak", fields, 2, VECDB_MUST_BE_NEW, NULL, &err));
     vecdb_close(db);
 }
 

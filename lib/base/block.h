@@ -47,6 +47,20 @@ static inline uint32_t vdb_block_slot(const struct vdb_block *block, uint32_t ro
     return block->runs[low].slot + (row - block->runs[low].row);
 }
 
+/* The first row whose slot is not below `slot`; n_rows: there is none. */
+static inline uint32_t vdb_block_first_row(const struct vdb_block *block, uint32_t slot)
+{
+    uint32_t low = 0, high = block->n_rows;
+    while (low < high) {
+        uint32_t middle = low + (high - low) / 2;
+        if (vdb_block_slot(block, middle) < slot)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return low;
+}
+
 /* The row of a slot, or UINT32_MAX. */
 static inline uint32_t vdb_block_row(const struct vdb_block *block, uint32_t slot)
 {
