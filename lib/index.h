@@ -119,6 +119,17 @@ struct vdb_index_build {
 };
 int vdb_index_build(vecdb_collection *collection, const struct vdb_index_build *how, vecdb_error *err);
 
+/* The thread is woken when so many rows are not covered: a scan of them takes as long as a few walks. */
+#define VDB_INDEX_LAG_ROWS 1000u
+
+/* For the two files that build: the field's index (under build_lock, or the lock of the indexes), or NULL; rows of a
+ * view that the graph (NULL: none) does not cover; whether so many slots died since the last look that a sweep may be
+ * due. */
+struct vdb_index *vdb_index_find(vecdb_collection *collection, uint64_t field);
+uint64_t vdb_index_count_missing(const struct vdb_served *served, const struct vdb_view *view,
+                                 const struct vdb_view_field *field);
+bool vdb_index_has_new_dead(struct vdb_served *served, const struct vdb_view *view);
+
 /* Fewer rows than this are scanned rather than put into a graph: a scan of them takes less than a walk. */
 #define VDB_INDEX_LEAST_ROWS 1000u
 

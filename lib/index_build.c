@@ -6,10 +6,9 @@
  *                              -> seal: what cannot be reached is connected, what only building needs is given back
  *                              -> calibrate: which effort gives which recall
  *
- * A handle has one thread for this, which starts when there is first something to do and works alone, so that searches
- * keep the processors; a caller of vecdb_index_wait uses all threads. build_lock keeps them apart. Neither
- * holds a lock that a commit or a search takes: rows come from views, and a graph that has no room is
- * copied, the copy taking its place.
+ * A handle has one thread for this (index_thread.c), which works alone, so that searches keep the processors; a caller
+ * of vecdb_index_wait uses all threads. build_lock keeps them apart. Neither holds a lock that a commit or a search
+ * takes: rows come from views, and a graph that has no room is copied, the copy taking its place.
  *
  * A graph is given up and built anew when its store has gone; it is swept, by a new one of its live nodes, when
  * a fifth of them are dead. With VECDB_THREADS_NONE graphs are built by vecdb_index_wait only.
@@ -27,19 +26,14 @@
 #include "database.h"
 
 #include <assert.h>
-#include <errno.h>
-#include <signal.h>
 #include <time.h>
 
-/* The thread is woken when so many rows are not covered: a scan of them takes as long as a few walks. */
-#define LAG_ROWS 1000u
 #define SWEEP_SHARE 0.2
 #define SEAL_SHARE 0.1 /* of new rows since the last seal */
 #define SAMPLE_ROWS 2048u
 #define OVERDUE_GROWTH 2       /* of the vectors, since they were measured */
 #define PUBLISH_ROWS 10000u
 #define PUBLISH_SHARE 0.1
-#define RETRY_NS 500000000u     /* to look again whether another process has published */
 #define WAIT_PAUSE_NS 20000000
 #define RELEASE_PAUSE_NS 1000000 /* until searches have ended that hold a graph */
 #define RELEASE_PAUSES 1000
@@ -47,7 +41,7 @@
 
 /* ------------------------------------------------------------------ what serves */
 
-static struct vdb_index *find_index(vecdb_collection *collection, uint64_t field)
+struct vdb_index *vdb_index_find(vecdb_collection *collection, uint64_t field)
 {
     for (struct vdb_index *index = collection->indexes.first; index; index = index->next)
         if (index->field == field)
@@ -72,7 +66,7 @@ static int serve(vecdb_collection *collection, uint64_t field, uint64_t store, s
                  const struct vdb_calibration *curve, vecdb_error *err)
 {
     vecdb *db = collection->db;
-    struct vdb_index *index = find_index(collection, field), *made = NULL; /* only changed under build_lock */
+    struct vdb_index *index = vdb_index_find(collection, field), *made = NULL; /* only changed under build_lock */
     struct vdb_served *served = new_served(db, graph), *old = NULL;
     if (served && !index)
         made = vdb_alloc_zero(&db->memory, sizeof *made);
@@ -194,7 +188,7 @@ static bool was_refused(struct round *round, int status)
 static void give_up(struct round *round)
 {
     const struct vdb_graph_budget *budget = &round->collection->db->index_budget;
-    struct vdb_index *index = find_index(round->collection, round->field->row.id);
+    struct vdb_index *index = vdb_index_find(round->collection, round->field->row.id);
     uint64_t n_held = vdb_graph_taken(index->served->graph), n_left = vdb_graph_budget_left(budget);
     forget(round->collection, round->field->row.id);
     round->is_refused = false;
@@ -252,7 +246,7 @@ static int grow(struct round *round, vecdb_error *err)
     uint32_t room = vdb_index_next_room(&options, round->graph, capacity, n_left, true);
     int status = VECDB_OK;
     if (!room && !(status = vdb_graph_seal(round->graph, &round->insert, err))) {
-        find_index(round->collection, round->field->row.id)->sealed_end = end;
+        vdb_index_find(round->collection, round->field->row.id)->sealed_end = end;
         room = vdb_index_next_room(&options, round->graph, capacity, n_left, false);
     }
     if (status)
@@ -384,13 +378,13 @@ static bool sweep_is_due(const struct vdb_graph *graph, const struct vdb_view *v
 /* The dead that are known of now are no reason for another look. */
 static void note_dead(const struct round *round)
 {
-    struct vdb_index *index = find_index(round->collection, round->field->row.id);
+    struct vdb_index *index = vdb_index_find(round->collection, round->field->row.id);
     uint32_t end = vdb_graph_end(round->graph);
     atomic_store(&index->served->n_dead_seen, vdb_slots_count_range(round->view->dead->set, 0, end));
 }
 
 /* Have so many slots died since the last look that a sweep may be due? */
-static bool has_new_dead(struct vdb_served *served, const struct vdb_view *view)
+bool vdb_index_has_new_dead(struct vdb_served *served, const struct vdb_view *view)
 {
     uint64_t n_dead = vdb_slots_count_range(view->dead->set, 0, vdb_graph_end(served->graph));
     uint64_t n_seen = atomic_load(&served->n_dead_seen);
@@ -457,7 +451,7 @@ static int sweep_if_due(struct round *round, vecdb_error *err)
         status = serve(round->collection, round->field->row.id, round->view->row.store, swept, NULL, err);
     if (status)
         return status;
-    struct vdb_index *index = find_index(round->collection, round->field->row.id);
+    struct vdb_index *index = vdb_index_find(round->collection, round->field->row.id);
     index->is_saved = false;
     index->must_publish = true;
     round->graph = swept;
@@ -466,7 +460,7 @@ static int sweep_if_due(struct round *round, vecdb_error *err)
 
 static int seal_if_due(struct round *round, vecdb_error *err)
 {
-    struct vdb_index *index = find_index(round->collection, round->field->row.id);
+    struct vdb_index *index = vdb_index_find(round->collection, round->field->row.id);
     uint32_t end = vdb_graph_end(round->graph);
     assert(index);
     /* Where there is no room for more, what building keeps is given back at once. */
@@ -483,7 +477,7 @@ static int calibrate_if_due(struct round *round, vecdb_error *err)
 {
     vecdb *db = round->collection->db;
     const struct vdb_view_field *field = round->field;
-    struct vdb_index *index = find_index(round->collection, field->row.id);
+    struct vdb_index *index = vdb_index_find(round->collection, field->row.id);
     uint32_t end = vdb_graph_end(round->graph), next = (uint32_t)round->view->row.next_slot;
     uint64_t n_dead = vdb_slots_count(round->view->dead->set);
     uint64_t n_live = round->n_total > n_dead ? round->n_total - n_dead : 0;
@@ -563,7 +557,7 @@ static int adopt(struct round *round, vecdb_error *err)
 {
     vecdb *db = round->collection->db;
     uint64_t field = round->field->row.id, store = round->view->row.store;
-    struct vdb_index *index = find_index(round->collection, field);
+    struct vdb_index *index = vdb_index_find(round->collection, field);
     uint32_t own_end = index && index->store == store ? vdb_graph_end(index->served->graph) : 0;
     struct vdb_index_named named;
     struct vdb_graph_options options;
@@ -586,7 +580,7 @@ static int adopt(struct round *round, vecdb_error *err)
         if (is_same)
             return VECDB_OK;
     }
-    if (!found || named.end_slot < own_end + (own_end ? LAG_ROWS : 0))
+    if (!found || named.end_slot < own_end + (own_end ? VDB_INDEX_LAG_ROWS : 0))
         return VECDB_OK;
     graph_options(round, &options);
     status = vdb_index_files_load(db, &named, &options, &graph, &own);
@@ -601,7 +595,7 @@ static int adopt(struct round *round, vecdb_error *err)
         return absorb(round, "its index file cannot be used, and the index is built anew", status, &own, err);
     if ((status = serve(round->collection, field, store, graph, named.has_curve ? &named.curve : NULL, err)))
         return status;
-    index = find_index(round->collection, field);
+    index = vdb_index_find(round->collection, field);
     index->named = named;
     index->has_named = index->is_saved = true;
     index->must_publish = false;
@@ -617,7 +611,7 @@ static bool publish_is_due(const struct round *round, const struct vdb_index *in
     if (!index->has_named || index->must_publish || (index->served->has_curve && !index->named.has_curve))
         return true;
     uint64_t n_new = end > index->named.end_slot ? end - index->named.end_slot : 0;
-    if (round->how->least == 1 && n_new >= LAG_ROWS) /* somebody waits */
+    if (round->how->least == 1 && n_new >= VDB_INDEX_LAG_ROWS) /* somebody waits */
         return true;
     return n_new >= PUBLISH_ROWS && (double)n_new >= PUBLISH_SHARE * (double)end;
 }
@@ -626,7 +620,7 @@ static bool publish_is_due(const struct round *round, const struct vdb_index *in
 static int publish_if_due(struct round *round, vecdb_error *err)
 {
     vecdb *db = round->collection->db;
-    struct vdb_index *index = find_index(round->collection, round->field->row.id);
+    struct vdb_index *index = vdb_index_find(round->collection, round->field->row.id);
     struct vdb_index_named now;
     vecdb_error own = VECDB_ERROR_INIT;
     if (!round->is_builder || !index || index->store != round->view->row.store || !publish_is_due(round, index))
@@ -661,7 +655,7 @@ static const struct vdb_view_field *field_of(const struct vdb_view *view, uint64
 }
 
 /* Rows of a view that the graph (NULL: none) does not cover. */
-static uint64_t count_missing(const struct vdb_served *served, const struct vdb_view *view,
+uint64_t vdb_index_count_missing(const struct vdb_served *served, const struct vdb_view *view,
                               const struct vdb_view_field *field)
 {
     uint64_t n = field->n_paged_rows + field->n_tail_rows;
@@ -675,7 +669,7 @@ static uint64_t count_missing(const struct vdb_served *served, const struct vdb_
  * on less than half of the vectors has waited long enough, and so has one that is missing. */
 static bool is_behind(const struct round *round)
 {
-    const struct vdb_index *index = find_index(round->collection, round->field->row.id);
+    const struct vdb_index *index = vdb_index_find(round->collection, round->field->row.id);
     const struct vdb_served *served = index->served;
     struct vdb_view *view;
     uint64_t sequence, n_missing = 0;
@@ -684,15 +678,15 @@ static bool is_behind(const struct round *round)
         return false;
     const struct vdb_view_field *field = field_of(view, round->field->row.id);
     if (field && view->row.store == round->view->row.store)
-        n_missing = count_missing(served, view, field);
+        n_missing = vdb_index_count_missing(served, view, field);
     vdb_view_release(view);
-    return n_missing >= LAG_ROWS;
+    return n_missing >= VDB_INDEX_LAG_ROWS;
 }
 
 /* Bring the graph up to one view. */
 static int build_round(struct round *round, vecdb_error *err)
 {
-    const struct vdb_index *index = find_index(round->collection, round->field->row.id);
+    const struct vdb_index *index = vdb_index_find(round->collection, round->field->row.id);
     int status = VECDB_OK;
     round->n_total = round->field->n_paged_rows + round->field->n_tail_rows;
     if (index && index->store == round->view->row.store)
@@ -729,7 +723,7 @@ static int end_refused(struct round *round, vecdb_error *err)
     if (status)
         return status;
     struct vdb_served *served = vdb_index_get(collection, round->view, round->field);
-    uint64_t n_missing = count_missing(served, round->view, round->field);
+    uint64_t n_missing = vdb_index_count_missing(served, round->view, round->field);
     vdb_served_release(served);
     return vdb_index_refuse(collection, round->field, round->n_needed, n_missing, err);
 }
@@ -743,14 +737,14 @@ static int build(vecdb_collection *collection, const struct vdb_index_build *how
         if (status)
             return status;
         round.field = field_of(round.view, how->field);
-        if (!round.field || !vdb_index_wanted(round.view, round.field, find_index(collection, how->field))) {
+        if (!round.field || !vdb_index_wanted(round.view, round.field, vdb_index_find(collection, how->field))) {
             forget(collection, how->field);
             vdb_view_release(round.view);
             return VECDB_OK;
         }
         if (is_first)
             status = adopt(&round, err);
-        bool is_unserved = round.is_refused && !find_index(collection, how->field);
+        bool is_unserved = round.is_refused && !vdb_index_find(collection, how->field);
         if (status || is_unserved) {
             if (!status)
                 status = end_refused(&round, err);
@@ -759,7 +753,7 @@ static int build(vecdb_collection *collection, const struct vdb_index_build *how
         }
         round.is_refused = false;
         struct vdb_served *served = vdb_index_get(collection, round.view, round.field);
-        uint64_t n_missing = count_missing(served, round.view, round.field);
+        uint64_t n_missing = vdb_index_count_missing(served, round.view, round.field);
         vdb_served_release(served);
         if (!is_first && n_missing < how->least) {
             vdb_index_allow(collection, how->field);
@@ -822,170 +816,4 @@ int vdb_index_build(vecdb_collection *collection, const struct vdb_index_build *
     atomic_fetch_sub(&collection->indexes.n_building, 1);
     pthread_mutex_unlock(&db->indexer.build_lock);
     return status;
-}
-
-/* ------------------------------------------------------------------ the thread */
-
-static vecdb_collection *first_collection(vecdb *db)
-{
-    pthread_mutex_lock(&db->lock);
-    vecdb_collection *first = db->collections; /* handles are only ever put in front of it */
-    pthread_mutex_unlock(&db->lock);
-    return first;
-}
-
-static bool must_end(struct vdb_indexer *indexer)
-{
-    pthread_mutex_lock(&indexer->lock);
-    bool ends = indexer->ends;
-    pthread_mutex_unlock(&indexer->lock);
-    return ends;
-}
-
-static bool has_index(vecdb_collection *collection, uint64_t field)
-{
-    pthread_mutex_lock(&collection->indexes.lock);
-    bool has_one = find_index(collection, field);
-    pthread_mutex_unlock(&collection->indexes.lock);
-    return has_one;
-}
-
-static int build_collection(vecdb_collection *collection, struct vdb_stop *stop, vecdb_error *err)
-{
-    struct vdb_view *view;
-    uint64_t sequence;
-    vecdb_error refused = VECDB_ERROR_INIT;
-    int status = vdb_view_acquire(collection, &view, NULL, &sequence, err);
-    if (status)
-        return status == VECDB_NOT_FOUND ? VECDB_OK : status; /* dropped */
-    for (size_t i = 0; i < view->n_fields && !status; i++) {
-        struct vdb_index_build how = {
-            .field = view->fields[i].row.id, .least = LAG_ROWS, .n_threads = 1, .stop = stop};
-        bool has_one = has_index(collection, how.field);
-        if (has_one || vdb_index_wanted(view, &view->fields[i], false))
-            status = vdb_index_build(collection, &how, err);
-        if (status == VECDB_NOMEM) { /* smaller fields may fit all the same */
-            refused = *err;
-            status = VECDB_OK;
-        }
-    }
-    vdb_view_release(view);
-    if (status == VECDB_NOT_FOUND)
-        status = VECDB_OK;
-    if (status || !refused.status)
-        return status;
-    *err = refused;
-    return refused.status;
-}
-
-/* Under the lock. */
-static void wait_for_work(struct vdb_indexer *indexer)
-{
-    if (!indexer->must_retry) {
-        pthread_cond_wait(&indexer->wakes, &indexer->lock);
-        return;
-    }
-    uint64_t until_ns = vdb_now_ns() + RETRY_NS;
-    struct timespec until = {(time_t)(until_ns / 1000000000), (long)(until_ns % 1000000000)};
-    indexer->has_work |= pthread_cond_timedwait(&indexer->wakes, &indexer->lock, &until) == ETIMEDOUT;
-}
-
-static void *work(void *context)
-{
-    vecdb *db = context;
-    struct vdb_indexer *indexer = &db->indexer;
-    pthread_mutex_lock(&indexer->lock);
-    for (;;) {
-        while (!indexer->has_work && !indexer->ends)
-            wait_for_work(indexer);
-        if (indexer->ends)
-            break;
-        indexer->has_work = indexer->must_retry = false;
-        pthread_mutex_unlock(&indexer->lock);
-        struct vdb_stop stop;
-        vdb_stop_init(&stop, db, 0);
-        for (vecdb_collection *c = first_collection(db); c && !must_end(indexer); c = c->next) {
-            vecdb_error err = VECDB_ERROR_INIT;
-            int status = build_collection(c, &stop, &err);
-            if (status && status != VECDB_INTERRUPTED) {
-                err.status = status;
-                vdb_maintain_failed(db, &err);
-            }
-        }
-        pthread_mutex_lock(&indexer->lock);
-    }
-    pthread_mutex_unlock(&indexer->lock);
-    return NULL;
-}
-
-void vdb_index_notice(vecdb_collection *collection, const struct vdb_view *view)
-{
-    vecdb *db = collection->db;
-    struct vdb_indexer *indexer = &db->indexer;
-    bool is_due = false;
-    if (db->options.threads == VECDB_THREADS_NONE)
-        return;
-    for (size_t i = 0; i < view->n_fields && !is_due; i++)
-        if (vdb_index_wanted(view, &view->fields[i], true)) {
-            struct vdb_served *served = vdb_index_get(collection, view, &view->fields[i]);
-            if (!served && !vdb_index_wanted(view, &view->fields[i], false))
-                continue;
-            uint64_t n_refused = 0; /* rows that were missing when there was no room for more */
-            vdb_index_is_refused(collection, view->fields[i].row.id, NULL, &n_refused);
-            is_due = count_missing(served, view, &view->fields[i]) >= n_refused + LAG_ROWS;
-            is_due |= served && has_new_dead(served, view);
-            vdb_served_release(served);
-        }
-    if (!is_due)
-        return;
-    pthread_mutex_lock(&indexer->lock);
-    /* Not for the thread's own views: what failed would be tried again at once, for ever. */
-    if (!indexer->ends && !(indexer->has_thread && pthread_equal(indexer->thread, pthread_self()))) {
-        indexer->has_work = true;
-        if (!indexer->has_thread) {
-            sigset_t all, old;
-            sigfillset(&all);
-            pthread_sigmask(SIG_SETMASK, &all, &old); /* the application's handlers run in its own threads */
-            indexer->has_thread = !pthread_create(&indexer->thread, NULL, work, db);
-            pthread_sigmask(SIG_SETMASK, &old, NULL);
-        }
-        pthread_cond_signal(&indexer->wakes);
-    }
-    pthread_mutex_unlock(&indexer->lock);
-}
-
-void vdb_indexer_init(struct vdb_indexer *indexer)
-{
-    pthread_mutex_init(&indexer->build_lock, NULL);
-    pthread_mutex_init(&indexer->lock, NULL);
-    pthread_condattr_t attributes;
-    pthread_condattr_init(&attributes);
-    pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
-    pthread_cond_init(&indexer->wakes, &attributes);
-    pthread_condattr_destroy(&attributes);
-}
-
-void vdb_indexer_stop(vecdb *db)
-{
-    struct vdb_indexer *indexer = &db->indexer;
-    pthread_mutex_lock(&indexer->lock);
-    indexer->ends = true;
-    bool has_thread = indexer->has_thread;
-    pthread_cond_signal(&indexer->wakes);
-    pthread_mutex_unlock(&indexer->lock);
-    if (has_thread) {
-        vecdb_interrupt(db);
-        pthread_join(indexer->thread, NULL);
-    }
-    indexer->has_thread = false;
-}
-
-void vdb_indexer_release(vecdb *db)
-{
-    struct vdb_indexer *indexer = &db->indexer;
-    for (size_t i = 0; i < indexer->n_scratches; i++)
-        vdb_graph_scratch_free(indexer->scratches[i]);
-    pthread_cond_destroy(&indexer->wakes);
-    pthread_mutex_destroy(&indexer->lock);
-    pthread_mutex_destroy(&indexer->build_lock);
 }
