@@ -270,7 +270,8 @@ int main(int argc, char **argv)
             folder = argv[i];
     }
     char *directory = bench_directory_make();
-    printf("| set | process | meanwhile | s | rows/s | searches | p50 us | p99 us | to idle | own p50 us | own p99 us | "
+    printf("| set | process | meanwhile | s | rows/s | searches | p50 us | p99 us | to idle | own p50 us | own p99 us "
+           "| "
            "to idle | scanned | expanded |\n|---|---|---|---|---|---|---|---|---|---|---|---|---|---|\n");
     for (size_t s = 0; s < BENCH_SETS; s++) {
         if (!is_named[s])
