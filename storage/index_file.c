@@ -22,7 +22,9 @@
 #include "base/bytes.h"
 #include "base/error.h"
 
-#define VERSION 1
+#define FILE_VERSION 2
+#define FIRST_VERSION 1 /* graphs in such files may lack vectors that were in the tail when they were built */
+#define FRAME_VERSION 1
 #define KIND_GRAPH 1
 #define HEAD_BYTES 64u
 #define ALIGNMENT 64u
@@ -54,7 +56,7 @@ static void make_header(const struct vdb_index_file_id *id, unsigned char header
 {
     memset(header, 0, VDB_INDEX_HEADER_BYTES);
     memcpy(header, file_magic, sizeof file_magic);
-    vdb_store_u16(header + 8, VERSION);
+    vdb_store_u16(header + 8, FILE_VERSION);
     vdb_store_u16(header + 10, KIND_GRAPH);
     memcpy(header + 16, id->uuid, sizeof id->uuid);
     vdb_store_u64(header + 32, id->field);
@@ -86,7 +88,10 @@ static int verify_header(struct vdb_file *file, const struct vdb_index_file_id *
         return VECDB_OK;
     if (memcmp(found, file_magic, sizeof file_magic) || *check != XXH3_64bits(found, 56))
         return fail_file(file, err, "its header is damaged");
-    if (vdb_load_u16(found + 8) != VERSION || vdb_load_u16(found + 10) != KIND_GRAPH || vdb_load_u32(found + 12))
+    if (vdb_load_u16(found + 8) == FIRST_VERSION)
+        return vdb_fail(err, VECDB_UNSUPPORTED, "%s was written by an early version of the library; it is made anew",
+                        vdb_path_tail(file->path));
+    if (vdb_load_u16(found + 8) != FILE_VERSION || vdb_load_u16(found + 10) != KIND_GRAPH || vdb_load_u32(found + 12))
         return vdb_fail(err, VECDB_NEWER, "%s is of a newer version, or of a kind that this library does not know",
                         vdb_path_tail(file->path));
     return fail_file(file, err, "it is of another database, field or store");
@@ -143,7 +148,7 @@ static uint64_t make_head(const struct vdb_index_frame *frame, const struct vdb_
 {
     memset(head, 0, HEAD_BYTES);
     memcpy(head + 8, head_magic, sizeof head_magic);
-    vdb_store_u16(head + 12, VERSION);
+    vdb_store_u16(head + 12, FRAME_VERSION);
     vdb_store_u16(head + 14, (uint16_t)frame->kind);
     vdb_store_u64(head + 16, frame->n_bytes);
     vdb_store_u64(head + 24, extent->check);
@@ -228,7 +233,7 @@ static int read_head(struct vdb_index_file *index, uint64_t n_total, struct vdb_
         vdb_load_u64(head + 24) != at->check || n_bytes > n_total || n_pieces != count_pieces(n_bytes) ||
         !vdb_range_is_inside(at->n_bytes + HEAD_BYTES, 8 * n_pieces + n_bytes, n_total))
         return fail_file(file, err, "the head of a frame is damaged");
-    if (vdb_load_u16(head + 12) != VERSION)
+    if (vdb_load_u16(head + 12) != FRAME_VERSION)
         return vdb_fail(err, VECDB_NEWER, "%s has frames of a newer version", vdb_path_tail(file->path));
     struct frame *frames = vdb_realloc_array(memory, index->frames, index->n_frames + 1, sizeof *frames);
     if (!frames)

@@ -10,7 +10,9 @@
 #include <errno.h>
 #include <stdatomic.h>
 #include <sys/wait.h>
+#include <xxhash.h>
 
+#include "base/bytes.h"
 #include "database.h"
 #include "fault_tools.h"
 
@@ -457,6 +459,19 @@ TEST(an_index_file_that_is_cut_missing_or_anothers_is_built_again)
     restore_files(test_path("db"), &files);
     write_at(test_path(path), 0, other.bytes, other.n_bytes < whole.n_bytes ? other.n_bytes : whole.n_bytes);
     use_damaged(1, true);
+}
+
+TEST(an_index_file_of_the_first_version_is_no_damage_and_is_built_again)
+{
+    static struct kept_files files;
+    char path[96];
+    make_files(&files, path);
+    static struct kept_file whole;
+    read_file(test_path(path), &whole);
+    whole.bytes[8] = 1;
+    vdb_store_u64(whole.bytes + 56, XXH3_64bits(whole.bytes, 56));
+    write_at(test_path(path), 0, whole.bytes, VDB_INDEX_HEADER_BYTES);
+    use_damaged(0, true);
 }
 
 /* ---- frames, without a graph in them */
