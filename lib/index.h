@@ -58,6 +58,7 @@ struct vdb_index {
     uint64_t field, store;
     struct vdb_served *served; /* never NULL */
     uint32_t sealed_end;       /* the graph's end when it was last sealed */
+    uint32_t fine_end;         /* rows with slots below it were inserted on codes of 8 bits, as far as is known */
     /* Under build_lock: the index file that the catalog named when it was last looked at. */
     struct vdb_index_named named;
     bool has_named;
