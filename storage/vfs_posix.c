@@ -264,15 +264,17 @@ static int posix_kind(struct vdb_vfs *vfs, const char *path, enum vdb_path_kind 
 {
     (void)vfs;
     struct stat status;
-    if (!stat(path, &status)) {
-        *kind = S_ISREG(status.st_mode) ? VDB_PATH_FILE : S_ISDIR(status.st_mode) ? VDB_PATH_DIRECTORY : VDB_PATH_OTHER;
-        return VECDB_OK;
+    if (stat(path, &status)) {
+        if (errno != ENOENT && errno != ENOTDIR)
+            return vdb_fail_os(err, errno, "cannot look at %s", vdb_path_tail(path));
+        /* nothing; or a link that leads nowhere, which is of another kind; or what somebody has made just now */
+        if (lstat(path, &status)) {
+            *kind = VDB_PATH_MISSING;
+            return VECDB_OK;
+        }
     }
-    if (errno == ENOENT || errno == ENOTDIR) {
-        *kind = lstat(path, &status) ? VDB_PATH_MISSING : VDB_PATH_OTHER; /* a link that leads nowhere */
-        return VECDB_OK;
-    }
-    return vdb_fail_os(err, errno, "cannot look at %s", vdb_path_tail(path));
+    *kind = S_ISREG(status.st_mode) ? VDB_PATH_FILE : S_ISDIR(status.st_mode) ? VDB_PATH_DIRECTORY : VDB_PATH_OTHER;
+    return VECDB_OK;
 }
 
 static int posix_make_directory(struct vdb_vfs *vfs, const char *path, vecdb_error *err)

@@ -6,8 +6,10 @@
  */
 #include <errno.h>
 #include <signal.h>
+#include <stdio.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "base/random.h"
@@ -223,6 +225,30 @@ TEST(a_directory_lists_its_names)
         end(vfs);
         rmdir(test_path("list"));
     }
+}
+
+/* Processes that open a new database at once make its directory under one another's eyes. */
+TEST(a_directory_that_comes_and_goes_is_missing_or_a_directory_and_nothing_else)
+{
+    struct vdb_vfs *vfs = begin(0);
+    char path[512];
+    snprintf(path, sizeof path, "%s", test_path("coming"));
+    pid_t maker = fork();
+    CHECK(maker >= 0);
+    for (long i = 0; !maker; i++) { /* until it is killed */
+        mkdir(path, 0777);
+        rmdir(path);
+    }
+    unsigned n_seen[VDB_PATH_OTHER + 1] = {0};
+    for (long i = 0; i < 500000; i++) {
+        enum vdb_path_kind kind;
+        CHECK_OK(err, vfs->kind(vfs, path, &kind, &err));
+        n_seen[kind]++;
+    }
+    CHECK(!kill(maker, SIGKILL) && waitpid(maker, NULL, 0) == maker);
+    CHECK_INT(n_seen[VDB_PATH_FILE] + n_seen[VDB_PATH_OTHER], 0);
+    CHECK(n_seen[VDB_PATH_MISSING]);
+    end(vfs);
 }
 
 TEST(links_pipes_and_forbidden_files_are_refused)
