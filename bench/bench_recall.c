@@ -155,7 +155,8 @@ static double seconds(clockid_t clock)
 
 static struct vdb_graph *build(const struct set *set, const struct matrix *base)
 {
-    struct vdb_graph_options options = {&memory, vdb_kernels_choose(NULL), set->metric, VECDB_F32, base->dimension, 1, NULL};
+    struct vdb_graph_options options = {
+        &memory, vdb_kernels_choose(NULL), set->metric, VECDB_F32, base->dimension, 1, NULL};
     struct vdb_run run = {0, 0};
     struct vdb_block block = {.rows = base->values, .stride = (size_t)base->dimension * 4, .n_rows = base->n,
                               .type = VECDB_F32, .n_runs = 1, .runs = &run};
