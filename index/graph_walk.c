@@ -18,9 +18,10 @@
  * Who was met is told by a byte for each node: the epoch of the walk that met it last. Epochs run from 1 to 255; only
  * when they wrap around is the array cleared, so a walk never pays for the nodes it does not see.
  *
- * Costs: memory. A distance fetches one record (80 bytes at 128 values), a step one row of links (128 bytes);
- * arithmetic is a tenth of the time. So everything is asked for as early as it is known: records while links are
- * gathered, links when a score says that they will be followed.
+ * Costs: memory first. A distance fetches one record (80 bytes at 128 values), a step one row of links (128 bytes),
+ * and a core has few lines on their way at once; what is left is the 32 links of a step and the pool. So everything is
+ * asked for as early as it is known: records while links are gathered, links when a score says that they will be
+ * followed.
  */
 #include "graph_private.h"
 

@@ -242,6 +242,14 @@ static int begin_graph(struct round *round, vecdb_error *err)
     return status;
 }
 
+/* Codes of 8 bits end with a graph's first seal. */
+static void note_seal(struct vdb_index *index, uint32_t end)
+{
+    if (!index->sealed_end)
+        index->fine_end = end;
+    index->sealed_end = end;
+}
+
 /* A larger copy takes the graph's place. The budget has both for a moment; where it has no room for what building keeps
  * in both, that is given up first. */
 static int grow(struct round *round, vecdb_error *err)
@@ -254,7 +262,7 @@ static int grow(struct round *round, vecdb_error *err)
     uint32_t room = vdb_index_next_room(&options, round->graph, capacity, n_left, true);
     int status = VECDB_OK;
     if (!room && !(status = vdb_graph_seal(round->graph, &round->insert, err))) {
-        vdb_index_find(round->collection, round->field->row.id)->sealed_end = end;
+        note_seal(vdb_index_find(round->collection, round->field->row.id), end);
         room = vdb_index_next_room(&options, round->graph, capacity, n_left, false);
     }
     if (status)
@@ -520,10 +528,8 @@ static int seal_if_due(struct round *round, vecdb_error *err)
     if (end == index->sealed_end || !is_due)
         return VECDB_OK;
     int status = vdb_graph_seal(round->graph, &round->insert, err);
-    if (!status && !index->sealed_end)
-        index->fine_end = end;
     if (!status)
-        index->sealed_end = end;
+        note_seal(index, end);
     return status;
 }
 

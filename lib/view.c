@@ -436,18 +436,11 @@ int vdb_view_vector(const struct vdb_view_field *field, uint32_t slot, void *out
 
 static bool find_row_in_pieces(const struct vdb_view_field *field, uint32_t slot, struct vdb_row *found)
 {
-    size_t low = 0, high = field->n_pieces; /* the first piece whose last slot is not below the slot */
-    while (low < high) {
-        size_t middle = low + (high - low) / 2;
-        if (field->pieces[middle].last_slot < slot)
-            low = middle + 1;
-        else
-            high = middle;
-    }
-    if (low == field->n_pieces || !field->pieces[low].n_rows)
+    size_t piece = first_piece_from(field, slot);
+    if (piece == field->n_pieces || !field->pieces[piece].n_rows)
         return false;
     struct vdb_block block;
-    piece_block(field, &field->pieces[low], &block);
+    piece_block(field, &field->pieces[piece], &block);
     uint32_t row = vdb_block_row(&block, slot);
     if (row == UINT32_MAX)
         return false;

@@ -7,8 +7,8 @@
  *
  * Blocks are gone through from the last to the one that holds a key below x: nothing is searched for, nothing branches
  * on a key, and each block is stored as it is loaded, so that the next key finds it in the store buffer. Binary search
- * with memmove takes some 100 cycles for a key among 64, most of them guesses that were wrong; this takes 20. A walk
- * through a graph spends 20 to 40 % of its time putting candidates into its pool when it does the former.
+ * with memmove guesses wrong at most keys, and took a third of a walk through a graph; with this, walks that keep 16 to
+ * 256 candidates give 5 to 17 % more queries a second on three sets (bench_graph).
  */
 #if defined(__x86_64__)
 
